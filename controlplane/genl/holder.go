@@ -1,0 +1,51 @@
+package genl
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// holder names the process that owns the NETLINK_GENERIC port of this network
+// namespace, as far as proc (a mounted procfs) tells.
+func holder(proc string, port uint32) string {
+	inode := portInode(filepath.Join(proc, "thread-self/net/netlink"), port)
+	if inode == "" {
+		return "another process"
+	}
+	links, _ := filepath.Glob(filepath.Join(proc, "[0-9]*/fd/*")) // the pattern is good
+	for _, link := range links {
+		if to, err := os.Readlink(link); err != nil || to != "socket:["+inode+"]" {
+			continue
+		}
+		dir := filepath.Dir(filepath.Dir(link))
+		comm, _ := os.ReadFile(filepath.Join(dir, "comm")) // gone: the pid still helps
+		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(comm)), filepath.Base(dir))
+	}
+	return "a process that cannot be seen from here"
+}
+
+// portInode finds the inode of the socket at port in a /proc/net/netlink table:
+// columns "sk Eth Pid … Inode", Eth being the protocol. "" if there is none.
+func portInode(table string, port uint32) string {
+	f, err := os.Open(table)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		w := strings.Fields(lines.Text())
+		if len(w) < 4 || w[1] != strconv.Itoa(unix.NETLINK_GENERIC) {
+			continue
+		}
+		if w[2] == strconv.FormatUint(uint64(port), 10) {
+			return w[len(w)-1]
+		}
+	}
+	return ""
+}
