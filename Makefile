@@ -47,7 +47,7 @@ fuzz: ## every native fuzz target for FUZZTIME (10s)
 	@FUZZTIME=$(FUZZTIME) tools/fuzz $(PKGS)
 
 fmt: ## rewrite what gofmt would
-	gofmt -l -w $$(tools/files go)
+	"$$($(GO) env GOROOT)/bin/gofmt" -l -s -w $$(tools/files go)
 
 vet:
 	$(GO) vet $(PKGS)

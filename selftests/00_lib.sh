@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 requires ip nsenter timeout ps
 requires_root
-plan 24
+plan 26
 
 work=$(mktemp -d)
 cleanup "rm -rf '$work'"
@@ -84,3 +84,7 @@ blackhole_from "$B" on
 check "one way" neither
 blackhole_from "$B" off
 check "and again both" wait_for 10 both
+
+start_cutproxy "$B" tcp:127.0.0.1:0 "tcp:$A4:9" || bail "no cutproxy"
+check "the proxy takes commands" proxy cut after 48 bytes dir up mode rst
+refused "and says what it does not understand" 1 'want one of' proxy cut it
