@@ -1,0 +1,242 @@
+package remote
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/trans"
+)
+
+// gate says what may be sent on the present link (failover: nothing of one
+// phase is sent before the phase before it is answered).
+type gate int
+
+const (
+	gateClosed gate = iota // no link, or no WELCOME yet
+	gateResend             // unanswered changes of an earlier link
+	gateOpen               // everything
+)
+
+// flushTries is how many recoveries in a row a FLUSH may survive without an
+// answer when each time the export's verifier changed.
+const flushTries = 3
+
+// Core is the link and recovery state machine of a remote node: what was sent,
+// what must be sent again, what may be acknowledged, and when the promise is
+// broken for good. It has no goroutine, clock or socket: its methods are
+// called under the node's lock with an event and the time, and say what to do.
+type Core struct {
+	hello   abi.Hello // what each connection says, but for the epoch
+	limit   uint64    // configured size, 0 = what the export offers
+	send    func(*trans.Trans)
+	table   *trans.Table
+	page    []byte // where saved lies
+	saved   Saved
+	welcome abi.Welcome // of the present link
+	info    *Info       // from the first WELCOME, then constant
+
+	state   abi.State
+	since   time.Time
+	reason  string
+	history []transition
+	told    bool // the last entry of history was published
+
+	gate      gate
+	window    int // most requests in flight
+	sent      int // in flight on the present link
+	waiting   int // filed and not sent
+	resending int // changes of earlier links, unanswered
+	down      time.Time
+
+	acked, flushed uint64 // changes acknowledged, and how many of them a flush covers
+	flushFails     int
+	fatal          unix.Errno // failed or closed: what every request gets
+
+	counters abi.Counters
+}
+
+// newCore is the core of a node that has not been started. page, SavedSize
+// bytes, remembers the attachment; id names it if the page is new.
+func newCore(hello abi.Hello, limit uint64, page []byte, id abi.ID, table *trans.Table,
+	send func(*trans.Trans), now time.Time) (*Core, error) {
+	saved, dirty, err := load(page)
+	if err != nil {
+		return nil, err
+	}
+	if saved.ClientID == (abi.ID{}) {
+		saved.ClientID = id
+		saved.store(page)
+	}
+	c := &Core{hello: hello, limit: limit, send: send, table: table, page: page, saved: saved,
+		history: make([]transition, 0, historyLen), since: now, state: abi.StateConfigured, told: true}
+	if dirty {
+		c.acked = 1
+	}
+	return c, nil
+}
+
+// Dial notes that a connection attempt starts.
+func (c *Core) Dial(now time.Time, why string) {
+	if c.down.IsZero() {
+		c.down = now
+	}
+	c.set(abi.StateConnecting, now, why)
+}
+
+// Connected notes that the connection stands and gives the HELLO to send: its
+// epoch is new and remembered before anybody sees it.
+func (c *Core) Connected(now time.Time) abi.Hello {
+	c.saved.Epoch++
+	c.saved.store(c.page)
+	c.set(abi.StateHandshake, now, "")
+	h := c.hello
+	h.ClientID, h.Epoch, h.Tenure = c.saved.ClientID, c.saved.Epoch, c.saved.Tenure
+	return h
+}
+
+// Welcome judges what the export granted. nil: the link is up, and what had
+// to be sent again has been given to send. fatal: the promise cannot be kept,
+// the caller must Fail with err. Otherwise the connection must be closed and
+// tried again later.
+func (c *Core) Welcome(w *abi.Welcome, now time.Time) (fatal bool, err error) {
+	if w.Epoch != c.saved.Epoch {
+		return false, fmt.Errorf("the export answered epoch %d where %d was said: %w", w.Epoch, c.saved.Epoch, unix.EPROTO)
+	}
+	if c.saved.Known {
+		if err := c.compare(w); err != nil {
+			return true, err
+		}
+	}
+	if err := c.fits(w); err != nil {
+		return false, err
+	}
+	c.adopt(w)
+	c.counters.Connects++
+	c.down = time.Time{}
+	c.set(abi.StateRecovery, now, "")
+	c.gate = gateResend
+	c.window = int(w.Depth)
+	c.resending = 0
+	for t := c.table.First(); t != nil; t = t.Next() {
+		if t.Resend && t.Op.Changes() {
+			c.resending++
+		}
+	}
+	c.pump(now)
+	return false, nil
+}
+
+// compare holds a later WELCOME against what is remembered: the same store,
+// not smaller, nobody else's in between, and no acknowledged write lost.
+func (c *Core) compare(w *abi.Welcome) error {
+	s := &c.saved
+	switch {
+	case w.StoreID != s.StoreID:
+		return fmt.Errorf("the peer now exports another store (%v, it was %v): %w", w.StoreID, s.StoreID, unix.EIO)
+	case w.Size < s.Size:
+		return fmt.Errorf("the export shrank from %d to %d bytes: %w", s.Size, w.Size, unix.EIO)
+	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.hello.Mode&abi.PermWrite != 0:
+		return fmt.Errorf("another client had the read-write place in between: %w", unix.EIO)
+	case w.Verifier == s.Verifier:
+		return nil
+	case c.acked > c.flushed:
+		return fmt.Errorf("the export restarted or failed and lost acknowledged writes that were not flushed: %w", unix.EIO)
+	}
+	for t := c.table.First(); t != nil; t = t.Next() {
+		if t.Op == trans.Flush && t.Resend {
+			c.flushFails++
+			break
+		}
+	}
+	if c.flushFails >= flushTries {
+		return fmt.Errorf("the export failed %d flushes in a row: %w", c.flushFails, unix.EIO)
+	}
+	return nil
+}
+
+// fits refuses a link that could not carry what this device promised to its
+// users when it first came up.
+func (c *Core) fits(w *abi.Welcome) error {
+	if c.info == nil {
+		if w.Size < uint64(w.BlockMin) {
+			return fmt.Errorf("the export offers %d bytes, less than a block: %w", w.Size, unix.EPROTO)
+		}
+		return nil
+	}
+	if w.MaxSize < c.info.MaxSize || w.BlockMin > c.info.BlockMin {
+		return fmt.Errorf("the export now takes requests of at most %d bytes in blocks of %d, this device promised %d in %d: give the export its old max-pages: %w",
+			w.MaxSize, w.BlockMin, c.info.MaxSize, c.info.BlockMin, unix.EINVAL)
+	}
+	return nil
+}
+
+// adopt makes w the present link's, and the first one the device's shape.
+func (c *Core) adopt(w *abi.Welcome) {
+	c.welcome = *w
+	s := &c.saved
+	if !s.Known {
+		s.Size = w.Size
+	}
+	s.Known, s.StoreID, s.Tenure, s.Verifier = true, w.StoreID, w.Tenure, w.Verifier
+	s.store(c.page)
+	if c.info != nil {
+		return
+	}
+	size := s.Size
+	if c.limit != 0 {
+		size = min(size, c.limit)
+	}
+	c.info = &Info{
+		Size:      size - size%uint64(w.BlockMin),
+		BlockMin:  w.BlockMin,
+		BlockPref: max(w.BlockPref, w.BlockMin),
+		MaxSize:   min(c.hello.MaxSize, w.MaxSize),
+		Features:  w.Features,
+		ReadOnly:  w.Mode&abi.PermWrite == 0,
+	}
+}
+
+// Broken notes that the link is gone: what it carried is unanswered.
+func (c *Core) Broken(now time.Time, why string) {
+	for t := c.table.First(); t != nil; t = t.Next() {
+		if t.OnWire {
+			t.OnWire, t.Resend = false, true
+		}
+	}
+	if c.gate != gateClosed {
+		c.counters.Breaks++
+	}
+	c.gate, c.sent, c.waiting = gateClosed, 0, c.table.Len()
+	if c.down.IsZero() {
+		c.down = now
+	}
+	c.set(abi.StateBroken, now, why)
+}
+
+// Pause notes that the next attempt waits.
+func (c *Core) Pause(now time.Time) { c.set(abi.StatePause, now, c.reason) }
+
+// Overdue reports whether the peer has been gone for longer than limit (0 =
+// for ever).
+func (c *Core) Overdue(now time.Time, limit time.Duration) bool {
+	return limit > 0 && !c.down.IsZero() && now.Sub(c.down) >= limit
+}
+
+// Fail ends the node's service for good: state is failed or closed, errno what
+// requests get from now on. The transactions returned are the caller's to
+// complete.
+func (c *Core) Fail(s abi.State, errno unix.Errno, now time.Time, why string) []*trans.Trans {
+	c.set(s, now, why)
+	c.fatal, c.gate, c.sent, c.waiting = errno, gateClosed, 0, 0
+	orphans := make([]*trans.Trans, 0, c.table.Len())
+	for t := c.table.First(); t != nil; t = c.table.First() {
+		c.table.Take(t)
+		t.Err = errno
+		orphans = append(orphans, t)
+	}
+	c.counters.Errors += uint64(len(orphans))
+	return orphans
+}

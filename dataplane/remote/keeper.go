@@ -1,0 +1,110 @@
+package remote
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/crypt"
+)
+
+// missedMax is how many keepalive intervals without a sign of life break a
+// link.
+const missedMax = 3
+
+// control is a frame without payload that is sent again and again.
+type control struct {
+	conn.Frame
+	busy atomic.Bool // it is queued
+}
+
+func (c *control) seal(h abi.Header, d crypt.Digest) {
+	h.Size, h.CSize = uint32(d.Size()), uint32(d.Size())
+	c.Head = c.Room[:abi.HeaderSize+d.Size()]
+	h.Put(c.Head)
+	d.Seal(c.Head, nil)
+	c.Owner = c
+}
+
+// free reports whether the frame may be sealed: the last one has left.
+func (c *control) free() bool { return !c.busy.Load() }
+
+func (c *control) push(o *conn.Out) {
+	c.busy.Store(true)
+	if !o.Push(&c.Frame) {
+		c.busy.Store(false)
+	}
+}
+
+// Sent implements conn.Sender.
+func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
+
+// keep is the link's keepalive: it sends a PING when nothing else was sent for
+// an interval and aborts a link without a sign of life, a link that takes
+// nothing, and one whose oldest request is too old. Started by serve; owns the
+// ping frame; ends when done is closed.
+func (l *link) keep(done <-chan struct{}) {
+	interval := l.interval()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	heard, sent := l.in.Frames(), l.out.Progress()
+	silent, stuck := 0, 0
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		if d := l.interval(); d != interval {
+			interval = d
+			tick.Reset(d)
+		}
+		silent, heard = missed(silent, heard, l.in.Frames())
+		if p := l.out.Progress(); p != sent {
+			stuck, sent = 0, p
+		} else if l.out.Pending() {
+			stuck++
+		} else {
+			stuck = 0
+			l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
+			l.ping.push(l.out)
+			l.out.Flush()
+		}
+		patience := max(missedMax, int(missedMax*l.peerKA/interval))
+		switch {
+		case silent >= patience:
+			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(silent)*interval, unix.ETIMEDOUT))
+		case stuck >= patience:
+			l.abort(fmt.Errorf("the peer took nothing for %v: %w", time.Duration(stuck)*interval, unix.ETIMEDOUT))
+		case l.late():
+			l.abort(fmt.Errorf("a request was not answered in time (request-timeout): %w", unix.ETIMEDOUT))
+		}
+	}
+}
+
+// missed counts ticks at which a counter stood still.
+func missed(n int, last, now uint64) (int, uint64) {
+	if now != last {
+		return 0, now
+	}
+	return n + 1, now
+}
+
+func (l *link) interval() time.Duration {
+	l.node.mu.Lock()
+	defer l.node.mu.Unlock()
+	return l.node.knobs.keepalive
+}
+
+// late reports whether the oldest request is older than request-timeout.
+func (l *link) late() bool {
+	n := l.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	limit := n.knobs.requestTimeout
+	return limit > 0 && n.core.Oldest(time.Now()) > limit
+}

@@ -1,0 +1,197 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+)
+
+const (
+	dialTimeout      = time.Second     // a long SYN back-off must not delay recovery
+	handshakeTimeout = 5 * time.Second // without a sign of life from the export
+	pauseMin         = 50 * time.Millisecond
+	pauseMax         = time.Second
+)
+
+// errFatal marks an error after which the node has failed for good.
+type errFatal struct{ error }
+
+func (e errFatal) Unwrap() error { return e.error }
+
+// run is the link's state machine and the only writer of its state. Started by
+// Start; ends when ctx does or the node fails. Owns the dialling and the
+// receiving half.
+func (n *Node) run(ctx context.Context) {
+	defer close(n.done)
+	pause := pauseMin
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		up, err := n.once(ctx, n.cfg.Peers[attempt%len(n.cfg.Peers)])
+		if ctx.Err() != nil {
+			break
+		}
+		if fatal := (errFatal{}); errors.As(err, &fatal) {
+			n.fail(abi.StateFailed, unix.EIO, fatal.Error())
+			return
+		}
+		if up {
+			pause = pauseMin
+		}
+		n.broken(err.Error())
+		if limit := n.overdue(); limit > 0 {
+			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone for %v (fail-after): %v", limit, err))
+			return
+		}
+		n.sleep(ctx, pause)
+		pause = min(2*pause, pauseMax)
+	}
+	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node is removed")
+}
+
+// once is one connection's life: dial, handshake, serve until it breaks. up
+// reports whether it was established.
+func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
+	n.step(func(c *Core, now time.Time) { n.peer = peer; c.Dial(now, "") })
+	s, err := n.env.Dial(ctx, peer)
+	if err != nil {
+		return false, err
+	}
+	l, err := newLink(n, s)
+	if err != nil {
+		s.Close()
+		return false, err
+	}
+	defer l.free()
+	stop := context.AfterFunc(ctx, l.bye) // Close while we wait for the peer
+	defer stop()
+	var hello abi.Hello
+	n.step(func(c *Core, now time.Time) { hello = c.Connected(now) })
+	welcome, err := l.greet(&hello)
+	if err != nil {
+		l.out.Close()
+		return false, err
+	}
+	if err := n.attach(l, welcome); err != nil {
+		n.detach(l)
+		return false, err
+	}
+	err = l.serve()
+	n.detach(l)
+	return true, err
+}
+
+// attach makes l the present link: senders may write, and what was unanswered
+// is sent again.
+func (n *Node) attach(l *link, w *abi.Welcome) error {
+	n.mu.Lock()
+	n.out = l.out
+	fatal, err := n.core.Welcome(w, time.Now())
+	info := n.core.info
+	n.mu.Unlock()
+	switch {
+	case fatal:
+		return errFatal{err}
+	case err != nil:
+		return err
+	}
+	l.out.Flush()
+	n.publish()
+	l.adopt(w)
+	if n.env.Up != nil {
+		up := n.env.Up
+		n.env.Up = nil
+		if err := up(*info); err != nil {
+			return errFatal{err}
+		}
+	}
+	return nil
+}
+
+// detach fences the senders: when it returns no frame of l is being written.
+func (n *Node) detach(l *link) {
+	n.mu.Lock()
+	n.out = nil
+	n.mu.Unlock()
+	l.out.Close()
+}
+
+// step runs f on the core under the lock, with the time.
+func (n *Node) step(f func(c *Core, now time.Time)) {
+	n.mu.Lock()
+	f(n.core, time.Now())
+	n.mu.Unlock()
+	n.publish()
+}
+
+func (n *Node) broken(why string) {
+	n.step(func(c *Core, now time.Time) { c.Broken(now, why) })
+}
+
+// overdue is the configured limit if the peer has been gone for longer, else 0.
+func (n *Node) overdue() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.core.Overdue(time.Now(), n.knobs.failAfter) {
+		return n.knobs.failAfter
+	}
+	return 0
+}
+
+// sleep waits between attempts, for d and some jitter so that many remotes do
+// not come back in one moment.
+func (n *Node) sleep(ctx context.Context, d time.Duration) {
+	n.step(func(c *Core, now time.Time) { c.Pause(now) })
+	t := time.NewTimer(d*3/4 + rand.N(d/2))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// fail ends the service and completes what is in flight with errno.
+func (n *Node) fail(s abi.State, errno unix.Errno, why string) {
+	n.mu.Lock()
+	orphans := n.core.Fail(s, errno, time.Now(), why)
+	n.mu.Unlock()
+	for _, t := range orphans {
+		front := t.Front
+		if t.Drop() {
+			front.Flush()
+		}
+	}
+	n.publish()
+}
+
+// publish tells of a transition that is worth an event.
+func (n *Node) publish() {
+	n.mu.Lock()
+	c := n.core
+	tell := !c.told
+	c.told = true
+	var e abi.Event
+	if tell {
+		last := c.history[len(c.history)-1]
+		e = abi.Event{Kind: abi.EventKindState, Name: n.cfg.Name, State: last.state, Reason: last.reason, Peer: n.peer}
+	}
+	n.mu.Unlock()
+	if tell {
+		n.env.Log.Info().Str("node", e.Name).Str("state", fmt.Sprint(e.State)).Stringer("peer", e.Peer).Msg(e.Reason)
+		n.env.Notify(e)
+	}
+}
+
+// DialSocket is the daemon's Env.Dial.
+func DialSocket(ctx context.Context, a abi.Addr) (conn.Stream, error) {
+	s, err := conn.Dial(ctx, a, dialTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}

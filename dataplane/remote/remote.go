@@ -1,0 +1,188 @@
+// Package remote is a node whose storage is elsewhere: a link that connects,
+// greets, breaks and connects again for ever, and the requests that wait for
+// it.
+//
+// A WRITE's road, all on the submitter's goroutine until the socket:
+//
+//  1. seal     id, header and digest                     (no lock)
+//  2. submit   file it in the table, queue its frame     (node.mu)
+//  3. kick     header and data leave in one writev       (no lock)
+//
+// and back, on the link's goroutine:
+//
+//  4. expect   the answer's id -> transaction            (node.mu)
+//  5. receive  READ: payload into its place, check       (no lock)
+//  6. done     out of the table: it is ours              (node.mu)
+//  7. drop     the front gets its answer
+//
+// No step hands the transaction to a channel. The link's goroutine is the only
+// one that changes the link's state and the only one that takes transactions
+// out of the table.
+package remote
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/crypt"
+	"dst/dataplane/mempool"
+	"dst/dataplane/trans"
+)
+
+// Config is what a remote node is made from. Durations of 0 mean off or never,
+// except Keepalive, which must be set.
+type Config struct {
+	Name           string
+	Export         string // name at the peer
+	Peers          []abi.Addr
+	ReadOnly       bool
+	Size           uint64 // bytes at most, 0 = what the export offers
+	MaxSize        uint32 // bytes of the largest request
+	Depth          uint32
+	Keepalive      time.Duration
+	RequestTimeout time.Duration
+	FailAfter      time.Duration
+	Digest         crypt.Digest
+	Page           []byte // SavedSize bytes that outlive the daemon
+	ClientID       abi.ID // names the attachment if Page is new
+}
+
+// Env is what a node uses of its daemon.
+type Env struct {
+	Arena  *mempool.Arena
+	Log    zerolog.Logger
+	Notify func(abi.Event)
+	// Up is called once, by the link's goroutine, when the first WELCOME has
+	// told the device's shape. An error fails the node with that reason.
+	Up func(Info) error
+	// Dial connects to an address; conn.Dial in the daemon.
+	Dial func(ctx context.Context, a abi.Addr) (conn.Stream, error)
+}
+
+// Info is the shape of a device. It is constant from the first WELCOME on.
+type Info struct {
+	Size      uint64 // bytes, a multiple of BlockMin
+	BlockMin  uint32 // bytes: alignment of every request
+	BlockPref uint32
+	MaxSize   uint32 // bytes of the largest READ or WRITE
+	Features  uint64 // abi.Feature…
+	ReadOnly  bool
+}
+
+// Node is a remote node. All methods may be called from any goroutine.
+type Node struct {
+	cfg     Config
+	env     Env
+	reserve *trans.Reserve
+
+	mu    sync.Mutex // guards what follows; may be held while Out.Push is called
+	core  *Core
+	out   *conn.Out // of the present link, nil without one
+	peer  abi.Addr
+	knobs knobs
+
+	cancel context.CancelFunc // nil until started
+	done   chan struct{}      // closed when run has ended
+}
+
+// knobs are what may change while a node lives.
+type knobs struct {
+	keepalive, requestTimeout, failAfter time.Duration
+}
+
+// New makes a node that contacts nobody until Start. Errors: EUCLEAN for a
+// damaged page.
+func New(c Config, env Env) (*Node, error) {
+	n := &Node{cfg: c, env: env, done: make(chan struct{}),
+		knobs: knobs{c.Keepalive, c.RequestTimeout, c.FailAfter}}
+	n.reserve = trans.NewReserve(int(c.Depth), env.Arena)
+	hello := abi.Hello{Export: c.Export, Mode: abi.PermRW, MaxSize: c.MaxSize, Depth: c.Depth,
+		Digest: c.Digest.Name(), Keepalive: uint32(c.Keepalive.Milliseconds())}
+	if c.ReadOnly {
+		hello.Mode = abi.PermRead
+	}
+	core, err := newCore(hello, c.Size, c.Page, c.ClientID, trans.NewTable(n.reserve), n.push, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	n.core = core
+	return n, nil
+}
+
+// Start lets the node connect, and go on connecting until Close. Starting
+// twice is no error.
+func (n *Node) Start() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cancel != nil || n.core.fatal != 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	go n.run(ctx)
+}
+
+// Close ends the node: the export is told, requests in flight get ESHUTDOWN,
+// and later ones too. It returns when none of its goroutines is left.
+func (n *Node) Close() {
+	n.mu.Lock()
+	cancel := n.cancel
+	if cancel == nil && n.core.fatal == 0 {
+		n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node is removed")
+	}
+	n.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-n.done
+	}
+}
+
+// Reserve is where a front takes its transactions from.
+func (n *Node) Reserve() *trans.Reserve { return n.reserve }
+
+// Info is the device's shape; ok is false before the first WELCOME.
+func (n *Node) Info() (i Info, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.core.info == nil {
+		return Info{}, false
+	}
+	return *n.core.info, true
+}
+
+// Submit takes t, whose Front.Complete will be called exactly once, perhaps
+// before Submit returns. t must be inside the device and a multiple of its
+// block size: the front has checked that. Nothing leaves before Kick.
+func (n *Node) Submit(t *trans.Trans) {
+	t.Seal(n.cfg.Digest)
+	n.mu.Lock()
+	ok := n.core.Submit(t, time.Now())
+	n.mu.Unlock()
+	if !ok {
+		t.Front.Complete(t)
+	}
+}
+
+// Kick sends what was submitted since the last one. It never blocks.
+func (n *Node) Kick() {
+	n.mu.Lock()
+	out := n.out
+	n.mu.Unlock()
+	if out != nil {
+		out.Flush()
+	}
+}
+
+// push queues t's frame on the present link; the core calls it, under the
+// lock. On a link that is closing t stays filed for the next one.
+func (n *Node) push(t *trans.Trans) {
+	if n.out == nil || !n.out.Push(&t.Request) {
+		t.Drop() // the sender's hold only: the table has its own
+	}
+}

@@ -1,0 +1,81 @@
+package remote
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// SavedSize is the size of the page that a node is remembered in, in bytes.
+const SavedSize = 4096
+
+const savedMagic = 0x4453_5453_4156_4531 // "DSTSAVE1"
+
+// Offsets in the page: magic, the word that says which of two slots holds, the
+// dirty mark, and the slots.
+const (
+	offMagic = 0
+	offTurn  = 8
+	offDirty = 16
+	offSlot  = 64
+	slotSize = 256
+)
+
+// Saved is what must outlive the daemon so that a restarted one is the same
+// client: it lies in a page of the run directory, mapped into memory, and is
+// written before anything that depends on it happens (the epoch before its
+// HELLO, the dirty mark before the acknowledgement).
+type Saved struct {
+	ClientID abi.ID
+	Epoch    uint64
+	Known    bool // a WELCOME was seen: the fields below hold
+	StoreID  abi.ID
+	Tenure   abi.ID
+	Verifier abi.Verifier
+	Size     uint64
+}
+
+// load reads the page; a page of zeroes is a new attachment. dirty reports
+// whether writes were acknowledged and not flushed.
+func load(page []byte) (s Saved, dirty bool, err error) {
+	ne := binary.NativeEndian
+	switch ne.Uint64(page[offMagic:]) {
+	case 0:
+		return Saved{}, false, nil
+	case savedMagic:
+	default:
+		return Saved{}, false, fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
+	}
+	b := page[offSlot+slotSize*int(ne.Uint64(page[offTurn:])&1):]
+	copy(s.ClientID[:], b)
+	s.Epoch = ne.Uint64(b[16:])
+	s.Known = b[24] != 0
+	copy(s.StoreID[:], b[32:])
+	copy(s.Tenure[:], b[48:])
+	copy(s.Verifier[:], b[64:])
+	s.Size = ne.Uint64(b[80:])
+	return s, page[offDirty] != 0, nil
+}
+
+// store writes s into the slot that does not hold and then turns: a daemon
+// killed in between leaves the old state whole.
+func (s *Saved) store(page []byte) {
+	ne := binary.NativeEndian
+	turn := ne.Uint64(page[offTurn:]) + 1
+	b := page[offSlot+slotSize*int(turn&1):]
+	copy(b, s.ClientID[:])
+	ne.PutUint64(b[16:], s.Epoch)
+	b[24] = 0
+	if s.Known {
+		b[24] = 1
+	}
+	copy(b[32:], s.StoreID[:])
+	copy(b[48:], s.Tenure[:])
+	copy(b[64:], s.Verifier[:])
+	ne.PutUint64(b[80:], s.Size)
+	ne.PutUint64(page[offTurn:], turn)
+	ne.PutUint64(page[offMagic:], savedMagic)
+}

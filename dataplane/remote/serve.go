@@ -1,0 +1,216 @@
+package remote
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/crypt"
+	"dst/dataplane/mempool"
+	"dst/dataplane/trans"
+)
+
+// inBuffer is the receive buffer of a link, in bytes: many small answers are
+// taken by one system call.
+const inBuffer = 256 << 10
+
+// link is one connection to an export, from the dialled socket to its end.
+type link struct {
+	node   *Node
+	stream conn.Stream
+	buf    []byte
+	in     *conn.In
+	out    *conn.Out
+	digest crypt.Digest
+	limit  uint32 // data bytes of a frame at most
+	peerKA time.Duration
+	head   [abi.HeaderSize + abi.DigestMax]byte
+
+	front trans.Front // owed a Flush
+	ping  control
+	pong  control
+
+	why  sync.Once
+	told error // why the link was closed by our own side, nil if by the peer
+}
+
+func newLink(n *Node, s conn.Stream) (*link, error) {
+	buf, err := mempool.Pages(inBuffer)
+	if err != nil {
+		return nil, err
+	}
+	return &link{node: n, stream: s, buf: buf, in: conn.NewIn(s, buf), out: conn.NewOut(s), digest: n.cfg.Digest}, nil
+}
+
+// free gives the receive buffer back; out must be closed and nobody reading.
+func (l *link) free() {
+	l.out.Close()
+	mempool.FreePages(l.buf)
+}
+
+// adopt takes over what WELCOME said about the link.
+func (l *link) adopt(w *abi.Welcome) {
+	l.limit = min(l.node.cfg.MaxSize, w.MaxSize)
+	l.peerKA = time.Duration(w.Keepalive) * time.Millisecond
+}
+
+// abort closes the link from our side and remembers why.
+func (l *link) abort(err error) {
+	l.why.Do(func() { l.told = err })
+	l.stream.Close()
+}
+
+// bye tells the export that this client leaves for good, then closes. It runs
+// when the node is removed.
+func (l *link) bye() {
+	var c control
+	c.seal(abi.Header{Cmd: abi.MsgBye}, l.digest)
+	l.out.Push(&c.Frame)
+	l.out.Flush()
+	l.abort(fmt.Errorf("the node is removed: %w", unix.ESHUTDOWN))
+}
+
+// serve receives until the link breaks and says why it did.
+func (l *link) serve() error {
+	if err := l.stream.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	var keeper sync.WaitGroup
+	keeper.Go(func() { l.keep(done) })
+	err := l.receive()
+	l.settle()
+	l.why.Do(func() {}) // from here on told is constant
+	close(done)
+	l.stream.Close()
+	keeper.Wait()
+	if l.told != nil {
+		return l.told
+	}
+	if err == io.EOF {
+		err = fmt.Errorf("the peer closed the connection: %w", err)
+	}
+	return err
+}
+
+// receive takes frame after frame. Runs on the link's goroutine.
+func (l *link) receive() error {
+	size := abi.HeaderSize + l.digest.Size()
+	var h abi.Header
+	for {
+		if l.in.Buffered() < size {
+			l.settle()
+		}
+		b, err := l.in.Peek(size)
+		if err != nil {
+			return err
+		}
+		h.Parse(b)
+		if err := h.Check(uint32(l.digest.Size()), l.limit); err != nil {
+			return l.blame(err)
+		}
+		copy(l.head[:], b[:size])
+		l.in.Skip(size)
+		if h.Cmd == abi.MsgIOResponse {
+			err = l.answer(&h)
+		} else {
+			err = l.keepalive(&h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// answer completes the transaction that h answers. Its payload goes straight
+// to its place; if the link breaks in the middle the transaction is still
+// filed and will be sent again.
+func (l *link) answer(h *abi.Header) error {
+	n := l.node
+	n.mu.Lock()
+	t, err := n.core.Expect(h)
+	n.mu.Unlock()
+	if err != nil {
+		return l.blame(err)
+	}
+	var data []byte
+	if payload := int(h.Payload()); payload > 0 {
+		data = t.Data[:payload]
+		if l.in.Buffered() < payload {
+			l.settle()
+		}
+		if err := l.in.ReadFull(data); err != nil {
+			return err
+		}
+	}
+	if err := l.check(data); err != nil {
+		return err
+	}
+	now := time.Now()
+	n.mu.Lock()
+	err = n.core.Done(t, h, now)
+	established := !n.core.told
+	n.mu.Unlock()
+	if established {
+		n.publish()
+	}
+	if front := t.Front; t.Drop() {
+		if l.front != nil && l.front != front {
+			l.front.Flush()
+		}
+		l.front = front
+	}
+	return err
+}
+
+// keepalive takes a frame that is not an answer.
+func (l *link) keepalive(h *abi.Header) error {
+	if err := l.check(nil); err != nil {
+		return err
+	}
+	switch h.Cmd {
+	case abi.MsgPing:
+		if l.pong.free() {
+			l.pong.seal(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, l.digest)
+			l.pong.push(l.out)
+		}
+		return nil
+	case abi.MsgPong:
+		return nil
+	}
+	return l.blame(fmt.Errorf("the peer sent %v to a client: %w", h.Cmd, unix.EPROTO))
+}
+
+// check verifies the digest of the frame in head and data.
+func (l *link) check(data []byte) error {
+	err := l.digest.Check(l.head[:abi.HeaderSize+l.digest.Size()], data)
+	if err != nil {
+		l.node.mu.Lock()
+		l.node.core.counters.DigestErrors++
+		l.node.mu.Unlock()
+	}
+	return err
+}
+
+// blame counts an error that the peer made.
+func (l *link) blame(err error) error {
+	l.node.mu.Lock()
+	l.node.core.counters.ProtocolErrors++
+	l.node.mu.Unlock()
+	return err
+}
+
+// settle ends a batch: fronts send their replies, and what the answers let go
+// leaves.
+func (l *link) settle() {
+	if l.front != nil {
+		l.front.Flush()
+		l.front = nil
+	}
+	l.out.Flush()
+}
