@@ -44,7 +44,7 @@ var msgNames = [...]string{1: "CFG", "IO", "IO_RESPONSE", "PING", "HELLO", "WELC
 
 // String is the message's name, as the documents write it.
 func (m Msg) String() string {
-	if m >= 1 && int(m) < len(msgNames) {
+	if m >= 1 && m < Msg(len(msgNames)) {
 		return msgNames[m]
 	}
 	return fmt.Sprintf("message %d", uint32(m))
