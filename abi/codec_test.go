@@ -218,7 +218,7 @@ func TestRuleNeedsBits(t *testing.T) {
 // encoder is a Message that only encodes.
 type encoder func(*netlink.AttributeEncoder)
 
-func (e encoder) Encode(ae *netlink.AttributeEncoder)      { e(ae) }
+func (e encoder) Encode(ae *netlink.AttributeEncoder)       { e(ae) }
 func (e encoder) Decode(ad *netlink.AttributeDecoder) error { return nil }
 
 // TestCryptoWipes: neither the decoder's copy nor the value keeps a key.
