@@ -65,13 +65,31 @@ func (l *link) abort(err error) {
 	l.stream.Close()
 }
 
+// byeTimeout is how long a leaving client tries to say so.
+const byeTimeout = 200 * time.Millisecond
+
+// farewell is the BYE frame; it is closed when that has left.
+type farewell struct {
+	control
+	sent chan struct{}
+}
+
+// Sent implements conn.Sender.
+func (f *farewell) Sent(*conn.Frame, error) { close(f.sent) }
+
 // bye tells the export that this client leaves for good, then closes. It runs
 // when the node is removed.
 func (l *link) bye() {
-	var c control
-	c.seal(abi.Header{Cmd: abi.MsgBye}, l.digest)
-	l.out.Push(&c.Frame)
-	l.out.Flush()
+	f := farewell{sent: make(chan struct{})}
+	f.seal(abi.Header{Cmd: abi.MsgBye}, l.digest)
+	f.Owner = &f
+	if l.out.Push(&f.Frame) {
+		l.out.Flush()
+		select {
+		case <-f.sent:
+		case <-time.After(byeTimeout):
+		}
+	}
 	l.abort(fmt.Errorf("the node is removed: %w", unix.ESHUTDOWN))
 }
 

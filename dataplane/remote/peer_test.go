@@ -1,0 +1,274 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/conn/conntest"
+	"dst/dataplane/crypt"
+	"dst/dataplane/mempool"
+	"dst/dataplane/trans"
+)
+
+const crc = crypt.DigestCRC32C
+
+// peer is an export that the tests play by hand, frame by frame.
+type peer struct {
+	mu      sync.Mutex
+	welcome abi.Welcome
+	refuse  *abi.Refuse
+	hellos  []abi.Hello
+	dialErr error
+	mute    bool // swallow everything, PINGs too
+	disk    []byte
+	log     []string // requests in the order of arrival, with the connection's number
+	// on sees each request; false means that it does not get the usual answer.
+	on    func(p *peer, l *line, h *abi.Header, data []byte) bool
+	lines []*line
+}
+
+// line is one connection as the peer sees it.
+type line struct {
+	conn.Stream
+	n int
+}
+
+func newPeer() *peer {
+	return &peer{disk: make([]byte, 1<<20), welcome: abi.Welcome{Mode: abi.PermRW, Features: abi.FeatureFlush,
+		Keepalive: 1000, MaxSize: 1 << 20, Depth: 16, Tenure: abi.ID{7}, Verifier: abi.Verifier{1},
+		StoreID: abi.ID{2}, Size: 1 << 20, BlockMin: 512, BlockPref: 4096}}
+}
+
+// dial is the node's Env.Dial.
+func (p *peer) dial(context.Context, abi.Addr) (conn.Stream, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dialErr != nil {
+		return nil, p.dialErr
+	}
+	a, b := conntest.Pipe()
+	l := &line{Stream: b, n: len(p.lines) + 1}
+	p.lines = append(p.lines, l)
+	go p.serve(l)
+	return a, nil
+}
+
+// cut ends the newest connection.
+func (p *peer) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines[len(p.lines)-1].Close()
+}
+
+// set changes the peer between frames.
+func (p *peer) set(f func(p *peer)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
+}
+
+// trace is what arrived so far.
+func (p *peer) trace() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.log...)
+}
+
+func (l *line) recv(d crypt.Digest) (h abi.Header, data []byte, err error) {
+	head := make([]byte, abi.HeaderSize+d.Size())
+	if _, err = io.ReadFull(l, head); err != nil {
+		return h, nil, err
+	}
+	h.Parse(head)
+	data = make([]byte, h.Payload())
+	if _, err = io.ReadFull(l, data); err != nil {
+		return h, nil, err
+	}
+	return h, data, d.Check(head, data)
+}
+
+func (l *line) send(h abi.Header, data []byte, d crypt.Digest) error {
+	h.CSize, h.Size = uint32(d.Size()), uint32(d.Size()+len(data))
+	b := make([]byte, abi.HeaderSize+d.Size(), abi.HeaderSize+d.Size()+len(data))
+	h.Put(b)
+	d.Seal(b, data)
+	_, err := l.Write(append(b, data...))
+	return err
+}
+
+// serve greets and answers until the connection ends.
+func (p *peer) serve(l *line) {
+	defer l.Close()
+	if p.greet(l) != nil {
+		return
+	}
+	for {
+		h, data, err := l.recv(crc)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		mute := p.mute
+		p.mu.Unlock()
+		if mute {
+			continue
+		}
+		if h.Cmd == abi.MsgPing {
+			if l.send(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, nil, crc) != nil {
+				return
+			}
+			continue
+		}
+		p.mu.Lock()
+		p.log = append(p.log, fmt.Sprintf("%d %v rw%d @%d", l.n, h.Cmd, h.RW, h.Sector))
+		on := p.on
+		p.mu.Unlock()
+		if h.Cmd == abi.MsgBye {
+			return
+		}
+		if on != nil && !on(p, l, &h, data) {
+			continue
+		}
+		if p.answer(l, &h, data) != nil {
+			return
+		}
+	}
+}
+
+func (p *peer) greet(l *line) error {
+	mark, _, err := l.recv(crypt.DigestNone)
+	if err != nil {
+		return err
+	}
+	if err := l.send(abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: mark.ID}, nil, crypt.DigestNone); err != nil {
+		return err
+	}
+	_, attrs, err := l.recv(crc)
+	if err != nil {
+		return err
+	}
+	var hello abi.Hello
+	if err := hello.Parse(attrs); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.hellos = append(p.hellos, hello)
+	w, refuse := p.welcome, p.refuse
+	p.mu.Unlock()
+	if refuse != nil {
+		return l.send(abi.Header{Cmd: abi.MsgRefuse}, refuse.Append(nil), crc)
+	}
+	w.Epoch = hello.Epoch
+	return l.send(abi.Header{Cmd: abi.MsgWelcome}, w.Append(nil), crc)
+}
+
+// answer does a request on the peer's disk.
+func (p *peer) answer(l *line, h *abi.Header, data []byte) error {
+	p.mu.Lock()
+	at := h.Sector * abi.SectorSize
+	var payload []byte
+	switch {
+	case h.Cmd == abi.MsgIO && h.RW == abi.RWWrite:
+		copy(p.disk[at:], data)
+	case h.Cmd == abi.MsgIO:
+		payload = append(payload, p.disk[at:at+uint64(h.Size)]...)
+	}
+	reply := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector}
+	reply.SetVerifier(p.welcome.Verifier)
+	p.mu.Unlock()
+	return l.send(reply, payload, crc)
+}
+
+// user is a front: it submits and waits.
+type user struct {
+	node *Node
+	done chan *trans.Trans
+}
+
+func (u *user) Complete(t *trans.Trans) { u.done <- t }
+func (u *user) Flush()                  {}
+
+// submit hands in a request and does not wait.
+func (u *user) submit(op trans.Op, off uint64, data []byte) *trans.Trans {
+	length := uint32(len(data))
+	t, _ := u.node.Reserve().Get(op, length, nil)
+	t.Front, t.Offset = u, off
+	if op == trans.Write {
+		copy(t.Data, data)
+	}
+	u.node.Submit(t)
+	u.node.Kick()
+	return t
+}
+
+// wait gives the outcome of the next request that comes back.
+func (u *user) wait() (errno unix.Errno, data []byte) {
+	t := <-u.done
+	errno, data = t.Err, append([]byte(nil), t.Data...)
+	u.node.Reserve().Put(t)
+	return errno, data
+}
+
+// do is submit and wait.
+func (u *user) do(op trans.Op, off uint64, data []byte) (unix.Errno, []byte) {
+	u.submit(op, off, data)
+	return u.wait()
+}
+
+// events collects what a node tells.
+type events struct {
+	mu  sync.Mutex
+	all []abi.Event
+}
+
+func (e *events) add(ev abi.Event) {
+	e.mu.Lock()
+	e.all = append(e.all, ev)
+	e.mu.Unlock()
+}
+
+// bench is a node on a peer.
+type bench struct {
+	*user
+	peer   *peer
+	page   []byte
+	events events
+}
+
+// start makes and starts a node; change may alter its configuration. The node
+// is closed by the caller (in a bubble: before it ends).
+func start(t testing.TB, p *peer, change func(*Config)) *bench {
+	t.Helper()
+	return restart(t, p, make([]byte, SavedSize), change)
+}
+
+func restart(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
+	t.Helper()
+	arena, err := mempool.NewArena(mempool.NewBudget(64<<20), 4<<20, 4<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{peer: p, page: page}
+	c := Config{Name: "vol0", Export: "vol0", Peers: []abi.Addr{abi.UnixAddr("/peer")}, MaxSize: 1 << 20, Depth: 16,
+		Keepalive: time.Second, Digest: crc, Page: page, ClientID: abi.ID{9}}
+	if change != nil {
+		change(&c)
+	}
+	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.user = &user{n, make(chan *trans.Trans, 64)}
+	n.Start()
+	t.Cleanup(func() { n.Close(); arena.Close() })
+	return b
+}
