@@ -34,11 +34,11 @@ func isTCP(a abi.Addr) bool {
 }
 
 // prompt switches off the delay of small segments: frames leave gathered anyway.
-func prompt(fd int, a abi.Addr) error {
-	if !isTCP(a) {
-		return nil
+// Where a kernel cannot (MPTCP before 5.17) the connection is only slower.
+func prompt(fd int, a abi.Addr) {
+	if isTCP(a) {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
 // withAddr is bind or connect: trap is unix.SYS_BIND or unix.SYS_CONNECT. Neither

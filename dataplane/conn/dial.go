@@ -1,6 +1,3 @@
-// Package conn is one framed byte stream, alive or dead: sockets of any family
-// from the raw addresses of the ABI, and the two halves of a connection, In and
-// Out. It knows where frames begin and end, not what they mean.
 package conn
 
 import (
@@ -43,10 +40,7 @@ func dial(ctx context.Context, a abi.Addr) (*Sock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := prompt(fd, a); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
+	prompt(fd, a)
 	err = withAddr(unix.SYS_CONNECT, fd, a)
 	for err == unix.EAGAIN {
 		select {
@@ -123,7 +117,7 @@ func advice(err error, a abi.Addr) string {
 		return ": somebody listens there already: choose another address, or stop them"
 	case unix.EADDRNOTAVAIL:
 		return ": this host has no such address"
-	case unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT, unix.EPROTOTYPE:
+	case unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT, unix.EPROTOTYPE, unix.ENOPROTOOPT:
 		return ": this kernel has no such sockets, or a module is not loaded"
 	case unix.EMFILE, unix.ENFILE:
 		return ": raise the limit of open files"

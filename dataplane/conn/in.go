@@ -136,9 +136,9 @@ func (in *In) ReadFull(dst []byte) error {
 // Discard receives n bytes and forgets them. Errors as ReadFull.
 func (in *In) Discard(n int64) error {
 	for {
-		some := int(min(n, int64(in.Buffered())))
-		in.start += some
-		if n -= int64(some); n <= 0 {
+		some := max(0, min(n, int64(in.Buffered())))
+		in.start += int(some)
+		if n -= some; n <= 0 {
 			return nil
 		}
 		in.start, in.end = 0, 0

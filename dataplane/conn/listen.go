@@ -107,14 +107,12 @@ func (l *Listener) Accept() (*Sock, abi.Addr, error) {
 		fd, peer, err := l.accept()
 		switch {
 		case err == nil:
-			s, err := accepted(fd, peer)
-			if err != nil {
-				continue // it is gone already
-			}
-			return s, peer, nil
+			prompt(fd, peer)
+			s, err := NewSock(fd, peer)
+			return s, peer, err
 		case errors.Is(err, net.ErrClosed):
 			return nil, abi.Addr{}, err
-		case !scarce(err):
+		case !passing(err):
 			return nil, abi.Addr{}, fmt.Errorf("accept on %s: %w", l.addr, err)
 		}
 		select {
@@ -126,14 +124,13 @@ func (l *Listener) Accept() (*Sock, abi.Addr, error) {
 	}
 }
 
-// accept is one accepted descriptor or an error that says something of the
-// listener; those of single connections are not worth mention.
+// accept is one accepted descriptor, or an error that is not worth a try at once.
 func (l *Listener) accept() (fd int, peer abi.Addr, err error) {
 	var errno unix.Errno
 	if err := l.raw.Read(func(lfd uintptr) bool {
 		for {
 			fd, peer, errno = accept4(lfd, l.addr)
-			if !ofConnection(errno) {
+			if errno != unix.EINTR && errno != unix.ECONNABORTED {
 				return errno != unix.EAGAIN
 			}
 		}
@@ -146,29 +143,16 @@ func (l *Listener) accept() (fd int, peer abi.Addr, err error) {
 	return fd, peer, nil
 }
 
-// ofConnection tells errors that accept(2) reports of a connection that died
-// before it was accepted: the next may live.
-func ofConnection(e unix.Errno) bool {
-	switch e {
-	case unix.EINTR, unix.ECONNABORTED, unix.ENETDOWN, unix.EPROTO, unix.ENOPROTOOPT, unix.EHOSTDOWN,
-		unix.ENONET, unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.EPERM, unix.ETIMEDOUT:
+// passing tells errors after which the listener is still good: somebody else
+// must free something, or accept(2) reports what befell a single connection.
+func passing(err error) bool {
+	switch err {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EPERM,
+		unix.ENETDOWN, unix.EPROTO, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
+		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.ETIMEDOUT:
 		return true
 	}
 	return false
-}
-
-// scarce tells errors that pass when somebody else frees something.
-func scarce(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
-		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
-}
-
-func accepted(fd int, peer abi.Addr) (*Sock, error) {
-	if err := prompt(fd, peer); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return NewSock(fd, peer)
 }
 
 // Close ends Accept, and removes a Unix socket's path if it is still this

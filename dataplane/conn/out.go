@@ -14,29 +14,6 @@ const (
 	flushCalls = 4       // of one Flush, so that nobody writes for the others for ever
 )
 
-// Frame is one message to be sent, part of the element that owns it and written
-// from where it lies: Head, then Data; either may be empty. From Push to Sent
-// the connection owns it and both slices; then it may be used and pushed again.
-type Frame struct {
-	Head  []byte   // header and digest, usually Room[:n]
-	Room  [56]byte // place for Head
-	Data  []byte   // payload, on or off the Go heap
-	Owner Sender
-
-	next   *Frame
-	queued bool
-}
-
-// Sender is who wants to know that a frame has left.
-type Sender interface {
-	// Sent is called exactly once for each Push that returned true, in the
-	// order of the Pushes and without a lock: err is nil when the stream has
-	// taken all of the frame. The caller is the connection's writer or whoever
-	// called Flush, so it must neither wait nor call Close; Push, Flush and
-	// Break are allowed.
-	Sent(f *Frame, err error)
-}
-
 // Out is the sending half of a connection. Frames leave in the order of Push,
 // as many at once as there are.
 //

@@ -15,14 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stream is the byte stream below a connection: a *Sock, or one end of net.Pipe
-// in tests. One goroutine reads and one writes at a time; any may close.
-type Stream interface {
-	io.ReadWriteCloser
-	SetReadDeadline(t time.Time) error
-	SetWriteDeadline(t time.Time) error
-}
-
 // Sock is a connected stream socket of any family. It is non-blocking and waits
 // in the runtime's poller. Read may be called by one goroutine at a time, so may
 // Write; everything else by any.

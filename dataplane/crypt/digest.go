@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"dst/abi"
+
 	"golang.org/x/sys/unix"
 )
-
-// HeaderSize is the part of a frame's head that the digest covers, in bytes; the
-// digest itself lies behind it.
-const HeaderSize = 48
 
 // Digest is the algorithm that guards each frame of a connection against damage,
 // end to end. It is no protection against an attacker.
@@ -64,21 +62,21 @@ func (d Digest) Name() string {
 
 func (d Digest) String() string { return d.Name() }
 
-// Seal writes the digest of head[:HeaderSize] and data behind the header. head
-// has HeaderSize+Size bytes at least.
+// Seal writes the digest of header and data behind the header. head has
+// abi.HeaderSize + Size bytes at least.
 func (d Digest) Seal(head, data []byte) {
 	if d == DigestCRC32C {
-		binary.BigEndian.PutUint32(head[HeaderSize:HeaderSize+crc32.Size], sum(head, data))
+		binary.BigEndian.PutUint32(head[abi.HeaderSize:abi.HeaderSize+crc32.Size], sum(head, data))
 	}
 }
 
 // Check compares the digest behind the header with head and data as they
 // arrived. Errors: EBADMSG if they differ, head is too short or d unknown.
 func (d Digest) Check(head, data []byte) error {
-	if !d.Valid() || len(head) < HeaderSize+d.Size() {
+	if !d.Valid() || len(head) < abi.HeaderSize+d.Size() {
 		return errHead
 	}
-	if d == DigestCRC32C && binary.BigEndian.Uint32(head[HeaderSize:]) != sum(head, data) {
+	if d == DigestCRC32C && binary.BigEndian.Uint32(head[abi.HeaderSize:]) != sum(head, data) {
 		return errDamaged
 	}
 	return nil
@@ -90,5 +88,5 @@ var (
 )
 
 func sum(head, data []byte) uint32 {
-	return crc32.Update(crc32.Checksum(head[:HeaderSize], castagnoli), castagnoli, data)
+	return crc32.Update(crc32.Checksum(head[:abi.HeaderSize], castagnoli), castagnoli, data)
 }

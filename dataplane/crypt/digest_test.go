@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 
+	"dst/abi"
+
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
@@ -26,10 +28,10 @@ func TestCRC32CVectors(t *testing.T) {
 		{[]byte("123456789"), 0xE3069283},
 	} {
 		// The digest of header and data is that of the two in a row.
-		all := append(make([]byte, HeaderSize), c.data...)
-		head := make([]byte, HeaderSize+4)
+		all := append(make([]byte, abi.HeaderSize), c.data...)
+		head := make([]byte, abi.HeaderSize+4)
 		DigestCRC32C.Seal(head, c.data)
-		if got, want := binary.BigEndian.Uint32(head[HeaderSize:]), bitwise(all); got != want {
+		if got, want := binary.BigEndian.Uint32(head[abi.HeaderSize:]), bitwise(all); got != want {
 			t.Errorf("%x: %08x, want %08x", c.data, got, want)
 		}
 		if got := bitwise(c.data); got != c.want {
@@ -66,7 +68,7 @@ func TestDigestNames(t *testing.T) {
 
 func TestDigestFindsDamage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		head := rapid.SliceOfN(rapid.Byte(), HeaderSize+4, HeaderSize+4).Draw(t, "head")
+		head := rapid.SliceOfN(rapid.Byte(), abi.HeaderSize+4, abi.HeaderSize+4).Draw(t, "head")
 		data := rapid.SliceOf(rapid.Byte()).Draw(t, "data")
 		DigestCRC32C.Seal(head, data)
 		if err := DigestCRC32C.Check(head, data); err != nil {
@@ -88,26 +90,26 @@ func TestDigestFindsDamage(t *testing.T) {
 }
 
 func TestCheckRefusesShortHeads(t *testing.T) {
-	for n := range HeaderSize + 4 {
+	for n := range abi.HeaderSize + 4 {
 		if err := DigestCRC32C.Check(make([]byte, n), nil); !errors.Is(err, unix.EBADMSG) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
-	if err := DigestNone.Check(make([]byte, HeaderSize), nil); err != nil {
+	if err := DigestNone.Check(make([]byte, abi.HeaderSize), nil); err != nil {
 		t.Error(err)
 	}
-	if err := Digest(9).Check(make([]byte, HeaderSize), nil); !errors.Is(err, unix.EBADMSG) {
+	if err := Digest(9).Check(make([]byte, abi.HeaderSize), nil); !errors.Is(err, unix.EBADMSG) {
 		t.Errorf("unknown digest: %v", err)
 	}
-	head := bytes.Repeat([]byte{7}, HeaderSize)
+	head := bytes.Repeat([]byte{7}, abi.HeaderSize)
 	DigestNone.Seal(head, nil) // changes nothing
-	if !bytes.Equal(head, bytes.Repeat([]byte{7}, HeaderSize)) {
+	if !bytes.Equal(head, bytes.Repeat([]byte{7}, abi.HeaderSize)) {
 		t.Error("DigestNone wrote")
 	}
 }
 
 func TestDigestDoesNotAllocate(t *testing.T) {
-	head, data := make([]byte, HeaderSize+4), make([]byte, 4096)
+	head, data := make([]byte, abi.HeaderSize+4), make([]byte, 4096)
 	if n := testing.AllocsPerRun(100, func() {
 		DigestCRC32C.Seal(head, data)
 		if DigestCRC32C.Check(head, data) != nil {
@@ -123,7 +125,7 @@ func TestDigestDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkSeal4K(b *testing.B) {
-	head, data := make([]byte, HeaderSize+4), make([]byte, 4096)
+	head, data := make([]byte, abi.HeaderSize+4), make([]byte, 4096)
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		DigestCRC32C.Seal(head, data)

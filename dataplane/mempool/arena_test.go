@@ -48,7 +48,7 @@ func TestArenaPieces(t *testing.T) {
 		p[0], p[n-1] = 1, 2
 		a.Put(p[:0])
 		if poison {
-			if p[0] != poisonByte || p[n-1] != poisonByte {
+			if p[0] != 0xA5 || p[n-1] != 0xA5 {
 				t.Fatal("not poisoned")
 			}
 		}

@@ -1,12 +1,13 @@
 package mempool
 
 import (
+	"bytes"
 	"math/bits"
 	"unsafe"
 )
 
-// poisonByte fills memory that was given back, in builds that do so.
-const poisonByte = 0xA5
+// poisonPage overwrites memory that was given back, in builds that do so.
+var poisonPage = bytes.Repeat([]byte{0xA5}, PageSize)
 
 // chunk is one mapping, cut into pages. The Arena's lock guards it.
 type chunk struct {
@@ -64,9 +65,8 @@ func (c *chunk) put(at int) int {
 		return 0
 	}
 	if poison {
-		b := c.mem[at*PageSize : (at+k)*PageSize]
-		for i := range b {
-			b[i] = poisonByte
+		for i := at; i < at+k; i++ {
+			copy(c.mem[i*PageSize:], poisonPage)
 		}
 	}
 	c.run[at] = 0
