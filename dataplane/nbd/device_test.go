@@ -33,7 +33,7 @@ type memory struct {
 	t       testing.TB
 	reserve *trans.Reserve
 	arena   *mempool.Arena
-	inline  bool // complete in Submit
+	inline  bool // complete in Submit, flush in Kick
 
 	mu     sync.Mutex
 	info   Info
@@ -42,8 +42,8 @@ type memory struct {
 	fail   map[uint64]unix.Errno // by offset
 	log    []asked
 	logged bool
-	held   bool // keep what was submitted
-	kicked int
+	held   bool          // keep what was submitted
+	owed   []trans.Front // inline: to be flushed
 
 	wake, done chan struct{}
 }
@@ -56,17 +56,23 @@ type asked struct {
 	length uint32
 }
 
-// newMemory makes a device with depth transactions and arena bytes; it ends
-// with the test, and must have everything back then.
+// newMemory makes a device of testSize bytes and requests up to testMax with
+// depth transactions and arena bytes; it ends with the test, and must have
+// everything back then.
 func newMemory(t testing.TB, depth, arena int) *memory {
 	t.Helper()
-	a, err := mempool.NewArena(mempool.NewBudget(int64(arena)), arena, arena, testMax)
+	return newMemorySized(t, testSize, testMax, depth, arena)
+}
+
+func newMemorySized(t testing.TB, size, largest, depth, arena int) *memory {
+	t.Helper()
+	a, err := mempool.NewArena(mempool.NewBudget(int64(arena)), arena, arena, largest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &memory{t: t, arena: a, reserve: trans.NewReserve(depth, a), mem: make([]byte, testSize),
+	m := &memory{t: t, arena: a, reserve: trans.NewReserve(depth, a), mem: make([]byte, size),
 		fail: map[uint64]unix.Errno{}, queue: make([]*trans.Trans, 0, depth), wake: make(chan struct{}, 1), done: make(chan struct{}),
-		info: Info{Size: testSize, BlockMin: 512, BlockPref: 4096, MaxSize: testMax,
+		info: Info{Size: uint64(size), BlockMin: 512, BlockPref: 4096, MaxSize: uint32(largest),
 			Features: abi.FeatureFlush | abi.FeatureFUA | abi.FeatureDiscard | abi.FeatureWriteZeroes}}
 	go m.run()
 	t.Cleanup(func() {
@@ -98,11 +104,12 @@ func (m *memory) Info() Info {
 func (m *memory) Submit(t *trans.Trans) {
 	if m.inline {
 		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.do(t)
-		m.mu.Unlock()
-		f := t.Front
-		f.Complete(t)
-		f.Flush()
+		if !slices.Contains(m.owed, t.Front) {
+			m.owed = append(m.owed, t.Front)
+		}
+		t.Front.Complete(t)
 		return
 	}
 	m.mu.Lock()
@@ -112,7 +119,10 @@ func (m *memory) Submit(t *trans.Trans) {
 
 func (m *memory) Kick() {
 	m.mu.Lock()
-	m.kicked++
+	for _, f := range m.owed {
+		f.Flush()
+	}
+	m.owed = m.owed[:0]
 	m.mu.Unlock()
 	m.stir()
 }
