@@ -13,9 +13,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type elem struct {
-	i    int
-	room [48]byte
-	next *elem
+	i int
+	_ [56]byte
 }
 
 func newElems(n int) *Pool[elem] { return New(n, func(i int, e *elem) { e.i = i }) }
