@@ -45,8 +45,9 @@ func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 
 // keep is the link's keepalive: it sends a PING when nothing else was sent for
 // an interval and aborts a link without a sign of life, a link that takes
-// nothing, and one whose oldest request is too old. Started by serve; owns the
-// ping frame; ends when done is closed.
+// nothing, and one whose oldest request is too old. It also gives payload memory
+// back that was lent and is not needed. Started by serve; owns the ping frame;
+// ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
 	interval := l.interval()
 	tick := time.NewTicker(interval)
@@ -63,6 +64,7 @@ func (l *link) keep(done <-chan struct{}) {
 			interval = d
 			tick.Reset(d)
 		}
+		l.node.env.Arena.Trim()
 		silent, heard = missed(silent, heard, l.in.Frames())
 		if p := l.out.Progress(); p != sent {
 			stuck, sent = 0, p
