@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/dataplane/conn"
+	"dst/dataplane/mempool"
 	"dst/dataplane/trans"
 )
 
@@ -31,6 +32,7 @@ type client struct {
 	// The reader's own: what it owes since its last kick.
 	submitted, answered bool
 
+	held    atomic.Int64  // memory of the transactions that are away, see weight
 	waits   atomic.Uint64 // odd while the reader waits for the reserve
 	payload atomic.Bool   // the reader waits for the rest of a WRITE
 	seen    struct {      // watch's own: what it saw at its last look, and for how many
@@ -172,6 +174,7 @@ func (c *client) get(op trans.Op, r *request) (*trans.Trans, error) {
 		}
 	}
 	c.away.Add(1)
+	c.held.Add(weight(t))
 	t.Front, t.Cookie = c, r.cookie
 	return t, nil
 }
@@ -215,8 +218,13 @@ func (a *answer) Sent(*conn.Frame, error) {
 	t.Front.(*client).put(t)
 }
 
+// weight is what t takes from others, in bytes: a transaction without payload
+// takes its element.
+func weight(t *trans.Trans) int64 { return int64(max(mempool.PageSize, len(t.Data))) }
+
 // put gives t back to its reserve: the end of its road.
 func (c *client) put(t *trans.Trans) {
+	c.held.Add(-weight(t))
 	c.dev.Reserve.Put(t)
 	c.away.Done()
 }
@@ -241,6 +249,6 @@ func (c *client) look() (stuck, starved int) {
 	return w.stuck, w.starved
 }
 
-// harms tells whether c, which is stuck, is to blame that h starves: a process
-// that is stopped as a whole can starve only itself.
-func (c *client) harms(h *client) bool { return h.pid == 0 || h.pid != c.pid }
+// starves tells whether h may wait for what c, which does not move, holds: not
+// if they are of one process, which is stopped as a whole and goes on as one.
+func (c *client) starves(h *client) bool { return h.pid == 0 || h.pid != c.pid }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
@@ -320,41 +321,102 @@ func TestStalledClient(t *testing.T) {
 	}
 }
 
-// TestIdlersAreClosed: who holds the whole reserve and does not move is closed
+// watched looks at the clients of s as watch does, as often as patience takes,
+// and returns whom it would close. All clients seem to be of different
+// processes.
+func watched(s *Server) (closed []*client) {
+	s.mu.Lock()
+	for c := range s.clients {
+		c.pid = 0
+	}
+	s.mu.Unlock()
+	for range ticks + 1 {
+		closed = append(closed, s.idlers()...)
+	}
+	return closed
+}
+
+// waiting is the number of clients that wait for the reserve.
+func waiting(s *Server) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.clients {
+		n += int(c.waits.Load() & 1)
+	}
+	return n
+}
+
+var hogs = map[string]func(p *peer){
+	"answers not taken": func(p *peer) {
+		for i := range uint64(200) {
+			p.request(0, cmdRead, i, 0, testMax)
+		}
+	},
+	"payload not sent": func(p *peer) {
+		p.request(0, cmdWrite, 1, 0, testMax)
+		p.put(make([]byte, 100))
+	},
+}
+
+// TestIdlers: who holds the whole reserve and does not move is to be closed
 // once somebody else waits for it, and not before.
-func TestIdlersAreClosed(t *testing.T) {
-	for name, hog := range map[string]func(p *peer){
-		"answers not taken": func(p *peer) {
-			for i := range uint64(200) {
-				p.request(0, cmdRead, i, 0, testMax)
-			}
-		},
-		"payload not sent": func(p *peer) { p.request(0, cmdWrite, 1, 0, testMax); p.put(make([]byte, 100)) },
-	} {
+func TestIdlers(t *testing.T) {
+	for name, hog := range hogs {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory(t, 4, testMax)
-			path := t.TempDir() + "/s"
-			s, err := listen(path, m.device("vol0"), 100*time.Millisecond)
+			s, err := listen(t.TempDir()+"/s", m.device("vol0"), time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			p := dial(t, path).enter()
-			hog(p)
+			path := s.listener.Addr().Path()
+			hog(dial(t, path).enter())
 			until(t, "the memory is held", func() bool { return m.arena.InUse() == testMax && m.submitted() == 0 })
-			time.Sleep(300 * time.Millisecond)
-			if n := s.Clients(); n != 1 {
-				t.Fatalf("%d clients: a client alone was closed for being slow", n)
+			if n := len(watched(s)); n != 0 {
+				t.Fatal("a client alone was closed for being slow")
 			}
-			s.mu.Lock()
-			for c := range s.clients {
-				c.pid = -1 // as if another process had it
+			before := waiting(s)
+			other := dial(t, path).enter()
+			other.request(0, cmdRead, 1, 0, 512)
+			until(t, "the other waits", func() bool { return waiting(s) == before+1 })
+			idle := watched(s)
+			if len(idle) != 1 {
+				t.Fatalf("%d clients are to be closed, want 1", len(idle))
 			}
-			s.mu.Unlock()
-			dial(t, path).enter().inStep()
-			until(t, "the idler is closed", func() bool { return s.Clients() == 1 })
+			idle[0].close(unix.ETIMEDOUT)
+			other.expect(1, 0)
+			other.get(make([]byte, 512))
+			if n := len(watched(s)); n != 0 {
+				t.Errorf("%d clients are to be closed, want none", n)
+			}
 		})
 	}
+}
+
+// TestWatchCloses: the same, by the clock.
+func TestWatchCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, 4, testMax)
+		s := newServer(m.device("vol0"), patience)
+		defer s.Close()
+		here, there := net.Pipe()
+		s.admit(there)
+		p := (&peer{here, t}).enter()
+		p.request(0, cmdWrite, 1, 0, testMax)
+		time.Sleep(100 * patience)
+		if s.Clients() != 1 {
+			t.Error("a client alone was closed for being slow")
+		}
+		here2, there2 := net.Pipe()
+		s.admit(there2)
+		start := time.Now()
+		(&peer{here2, t}).enter().inStep()
+		if d := time.Since(start); d < patience-time.Second || d > patience+time.Second {
+			t.Errorf("the second client waited %v, want %v", d, patience)
+		}
+		p.gone()
+		here2.Close()
+	})
 }
 
 // TestIdlersOfOneProcess: a stopped process does not lose its connections
@@ -362,13 +424,36 @@ func TestIdlersAreClosed(t *testing.T) {
 func TestIdlersOfOneProcess(t *testing.T) {
 	starving := &client{pid: 7}
 	for pid, harm := range map[int32]bool{7: false, 8: true, 0: true} {
-		if (&client{pid: pid}).harms(starving) != harm {
-			t.Errorf("pid %d harms 7: want %v", pid, harm)
+		if (&client{pid: pid}).starves(starving) != harm {
+			t.Errorf("pid %d starves 7: want %v", pid, harm)
 		}
 	}
-	if !(&client{}).harms(&client{}) {
+	if !(&client{}).starves(&client{}) {
 		t.Error("unknown processes are not the same one")
 	}
+}
+
+// TestSlowDeviceIsNobodysFault: while the device answers nothing, a client in
+// the middle of a payload is not to be closed although others wait.
+func TestSlowDeviceIsNobodysFault(t *testing.T) {
+	m := newMemory(t, 16, 16*testMax)
+	m.hold(true)
+	s, path := serve(t, m)
+	idle := dial(t, path).enter()
+	idle.request(0, cmdWrite, 1, 0, 4096)
+	until(t, "one is away", func() bool { return m.reserve.InUse() == 1 })
+	busy := dial(t, path).enter()
+	for i := range uint64(16) {
+		busy.request(0, cmdRead, i, 0, 4096)
+	}
+	until(t, "the device has the others", func() bool { return m.submitted() == 15 && waiting(s) == 1 })
+	if n := len(watched(s)); n != 0 {
+		t.Errorf("%d clients are to be closed, want none", n)
+	}
+	m.hold(false)
+	idle.put(make([]byte, 4096))
+	idle.expect(1, 0)
+	idle.inStep()
 }
 
 func TestTooManyClients(t *testing.T) {
@@ -411,7 +496,7 @@ func TestServerClose(t *testing.T) {
 	select {
 	case <-closed:
 		t.Error("Close did not wait for the device")
-	case <-time.After(20 * time.Millisecond):
+	default:
 	}
 	m.hold(false)
 	<-closed

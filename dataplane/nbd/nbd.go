@@ -15,9 +15,9 @@
 //  7. send      head and READ's data leave from where they lie  conn.Out
 //  8. put       the transaction goes back to its reserve        answer.Sent
 //
-// No step allocates, and none after the third waits for anything but the
-// client's own bytes. Lock order: Server.mu is never held while another
-// package is called, but for conn.Out's counters.
+// No step allocates, and none but the third and the fourth waits: for the
+// reserve, and for the client's own bytes. Nothing that waits is called under
+// Server.mu.
 package nbd
 
 import (
@@ -38,8 +38,9 @@ const (
 	bufferSize = 256 << 10 // receive buffer of a client, bytes
 	sparesMax  = 4         // receive buffers kept for the next client
 
-	patience = 10 * time.Second // how long a client that does not take its answers may make others wait
-	ticks    = 10               // how often patience is looked at while it lasts
+	patience = 5 * time.Second // how long clients that do not move may make others wait
+	ticks    = 10              // looks at the clients in that time
+	blame    = 8               // they are to blame if they hold one part in so many of what all hold
 )
 
 // Info is a device as it is at the moment.
@@ -182,20 +183,25 @@ func (s *Server) watch(tick time.Duration) {
 }
 
 // idlers is one look of watch: the clients to close.
-func (s *Server) idlers() (idle []*client) {
+func (s *Server) idlers() []*client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var hungry []*client
+	var idle, hungry []*client
+	var all, kept int64
 	for c := range s.clients {
+		held := c.held.Load()
+		all += held
 		if stuck, starved := c.look(); stuck >= ticks {
 			idle = append(idle, c)
+			kept += held
 		} else if starved >= ticks {
 			hungry = append(hungry, c)
 		}
 	}
-	return slices.DeleteFunc(idle, func(c *client) bool {
-		return !slices.ContainsFunc(hungry, c.harms)
-	})
+	if kept*blame < all { // it is the device that is slow
+		return nil
+	}
+	return slices.DeleteFunc(idle, func(c *client) bool { return !slices.ContainsFunc(hungry, c.starves) })
 }
 
 // Clients is the number of clients, those in their handshake included.
