@@ -1,0 +1,276 @@
+package export
+
+import (
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// Kind is what an Op asks of the store.
+type Kind uint8
+
+const (
+	KindRead Kind = iota + 1 // never begun
+	KindWrite
+	KindDiscard
+	KindZero
+	KindFlush
+	KindSync // the core's own: flush the store for all who joined
+)
+
+// Op is one change, or flush, of a client. It is part of the element that
+// carries the request: nothing is allocated for it. READs need no Op: late ones
+// do no harm.
+type Op struct {
+	Kind     Kind
+	Off, Len uint64 // bytes
+	Flush    bool   // a flush of the store goes before
+	Durable  bool   // durable before the answer
+	Err      unix.Errno
+	Owner    any // the driver's
+
+	seat       *Seat
+	phase      opPhase
+	blockers   int // earlier overlapping changes that have not ended
+	prev, next *Op // order of arrival
+	link       *Op // of the queue it is in
+	reply      Reply
+	verifier   abi.Verifier
+}
+
+type opPhase uint8
+
+const (
+	opNew     opPhase = iota // perhaps behind earlier ones that it overlaps
+	opFlush                  // joined the flush that goes before
+	opRun                    // the store does it
+	opDurable                // done; joined the flush that goes behind
+)
+
+// Reply is what an Op is answered.
+type Reply uint8
+
+const (
+	ReplyNone  Reply = iota // nothing: its connection is closing, or the store's flush failed
+	ReplyDone               // success
+	ReplyError              // Op.Err; and Op.Verifier is new if the store failed
+)
+
+// Reply is what to answer, when End or Synced has given the op back.
+func (op *Op) Reply() Reply { return op.reply }
+
+// Verifier is the verifier of the answer.
+func (op *Op) Verifier() abi.Verifier { return op.verifier }
+
+// Turn is what becomes of an op.
+type Turn uint8
+
+const (
+	Now   Turn = iota + 1 // do it, then End (KindSync: Synced)
+	Later                 // nothing to do: Next gives it out
+	Never                 // answer what Reply says
+)
+
+// Begin takes a request in its order of arrival. Its range was checked; whether
+// the client may is checked here (EPERM).
+func (c *Core) Begin(s *Seat, op *Op) Turn {
+	op.seat, op.phase, op.blockers, op.reply, op.Err = s, opNew, 0, ReplyNone, 0
+	op.verifier = s.Verifier
+	if !s.Open() && !c.unfenced {
+		return Never
+	}
+	if op.Kind == KindFlush {
+		c.join(op, opDurable)
+		return Later
+	}
+	op.Durable = op.Durable || c.cfg.Stable || c.cfg.Shared
+	c.enlist(op)
+	if op.blockers > 0 {
+		return Later
+	}
+	return c.start(op)
+}
+
+// start lets the store do op, unless its client was fenced off or lost the
+// right to write since it sent it.
+func (c *Core) start(op *Op) Turn {
+	if !op.seat.Open() && !c.unfenced {
+		c.unlist(op)
+		return Never
+	}
+	if op.seat.Perm&abi.PermWrite == 0 {
+		op.Err, op.reply = unix.EPERM, ReplyError
+		c.unlist(op)
+		return Never
+	}
+	if op.Flush {
+		op.Flush = false
+		c.join(op, opFlush)
+		return Later
+	}
+	op.phase = opRun
+	op.seat.running++
+	return Now
+}
+
+// Next gives out an op whose turn has come, with what becomes of it; nil if
+// there is none. Whoever calls Begin, End or Synced calls it until then.
+func (c *Core) Next() (*Op, Turn) {
+	for {
+		op := c.ready.pop()
+		switch {
+		case op == nil:
+			return nil, 0
+		case op.Kind == KindSync:
+			c.round, c.joined = c.joined, opQueue{}
+			return op, Now
+		}
+		if turn := c.start(op); turn != Later {
+			return op, turn
+		}
+	}
+}
+
+// End is op done by the store, which alone made it durable if fua. Later: it
+// waits for a flush. Never: give the answer that Reply says, then forget it.
+func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
+	s := op.seat
+	s.running--
+	if s.phase == seatFenced && s.running == 0 {
+		c.remove(s)
+	}
+	if op.Err = errno; errno == 0 && op.Durable && !fua && (s.Open() || c.unfenced) {
+		c.join(op, opDurable)
+		return Later
+	}
+	c.unlist(op)
+	c.judge(op)
+	return Never
+}
+
+// judge decides the answer of an op that is over. One of a session that ended
+// meanwhile gets none: its verifier may be another by now.
+func (c *Core) judge(op *Op) {
+	switch {
+	case op.Err != 0:
+		op.seat.parting = true
+		c.failed(op.Err)
+		op.reply, op.verifier = ReplyError, c.verifier
+	case op.seat.Open() || c.unfenced:
+		op.reply = ReplyDone
+	}
+}
+
+// Synced is the store's flush done: all who had joined it are over, or go on
+// to be written. The first of the list is given; Follow gives the others. A
+// flush that failed is never tried again: everybody is cut, changes that
+// waited for it are answered with the error, a FLUSH is not answered.
+func (c *Core) Synced(errno unix.Errno) (over *Op) {
+	round, out := c.round, opQueue{}
+	c.round = opQueue{}
+	if errno != 0 {
+		for op := round.head; op != nil; op = op.link {
+			op.seat.parting = op.seat.parting || op.Kind != KindFlush
+		}
+		c.failed(errno)
+	}
+	for op := round.pop(); op != nil; op = round.pop() {
+		if op.phase == opFlush && errno == 0 {
+			c.ready.push(op)
+			continue
+		}
+		if op.Kind != KindFlush {
+			c.unlist(op)
+		}
+		switch {
+		case errno == 0 && (op.seat.Open() || c.unfenced):
+			op.reply = ReplyDone
+		case errno != 0 && op.Kind != KindFlush:
+			op.Err, op.reply, op.verifier = errno, ReplyError, c.verifier
+		}
+		out.push(op)
+	}
+	if c.syncing = c.joined.head != nil; c.syncing {
+		c.ready.push(&c.sync)
+	}
+	return out.head
+}
+
+// Follow is the next in the list that Synced gave; call it before op is used
+// again.
+func (op *Op) Follow() *Op { return op.link }
+
+// join lets op wait for a flush of the store that starts from now on: one
+// serves all who wait. There is never more than one at a time, so that nobody
+// can be told of success while another flush has taken the error away.
+func (c *Core) join(op *Op, phase opPhase) {
+	op.phase = phase
+	c.joined.push(op)
+	if !c.syncing {
+		c.syncing = true
+		c.ready.push(&c.sync)
+	}
+}
+
+// enlist puts op behind the changes that arrived before it.
+func (c *Core) enlist(op *Op) {
+	for o := c.first; o != nil; o = o.next {
+		if o.overlaps(op) {
+			op.blockers++
+		}
+	}
+	op.prev, op.next = c.latest, nil
+	if c.latest == nil {
+		c.first = op
+	} else {
+		c.latest.next = op
+	}
+	c.latest = op
+}
+
+// unlist takes op out and readies those that waited for it alone.
+func (c *Core) unlist(op *Op) {
+	for o := op.next; o != nil; o = o.next {
+		if !o.overlaps(op) {
+			continue
+		}
+		if o.blockers--; o.blockers == 0 {
+			c.ready.push(o)
+		}
+	}
+	if op.prev == nil {
+		c.first = op.next
+	} else {
+		op.prev.next = op.next
+	}
+	if op.next == nil {
+		c.latest = op.prev
+	} else {
+		op.next.prev = op.prev
+	}
+	op.prev, op.next = nil, nil
+}
+
+func (op *Op) overlaps(o *Op) bool { return op.Off < o.Off+o.Len && o.Off < op.Off+op.Len }
+
+// opQueue is a queue of ops, first in first out.
+type opQueue struct{ head, tail *Op }
+
+func (q *opQueue) push(op *Op) {
+	op.link = nil
+	if q.head == nil {
+		q.head = op
+	} else {
+		q.tail.link = op
+	}
+	q.tail = op
+}
+
+func (q *opQueue) pop() *Op {
+	op := q.head
+	if op != nil {
+		q.head = op.link
+		op.link = nil
+	}
+	return op
+}

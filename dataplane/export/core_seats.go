@@ -1,0 +1,254 @@
+package export
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+const (
+	maxSeats  = 256 // sessions and waiting clients of one export
+	maxEpochs = 512 // client ids whose last epoch is remembered
+	askRounds = 2   // keepalives that a holder has to show that it lives
+)
+
+// Seat is one client of an export: from its HELLO to the end of its last
+// request. Exported fields are for the driver to read, under its lock.
+type Seat struct {
+	ID       abi.ID
+	Epoch    uint64
+	Perm     abi.Perm     // granted; may shrink
+	Verifier abi.Verifier // of its whole life: a change ends it
+	Owner    any          // the driver's
+
+	phase   seatPhase
+	wanted  abi.Perm
+	allowed abi.Perm
+	steal   bool
+	refusal *abi.Refuse
+	asked   *Seat     // the holder that was asked whether it lives
+	answer  time.Time // when it must have answered
+	running int       // changes that the store is doing
+	parting bool      // an answer that tells of an error is still to leave
+}
+
+type seatPhase uint8
+
+const (
+	seatWaiting seatPhase = iota
+	seatOpen              // its requests run
+	seatFenced            // nothing of it is started any more; running ones are waited for
+	seatGone
+)
+
+// Running is the number of changes of this client that the store is doing.
+func (s *Seat) Running() int { return s.running }
+
+// Fenced tells whether the client has lost its place and its last requests are
+// waited for.
+func (s *Seat) Fenced() bool { return s.phase == seatFenced }
+
+// Open tells whether the client's requests may run.
+func (s *Seat) Open() bool { return s.phase == seatOpen }
+
+type epoch struct {
+	id     abi.ID
+	newest uint64
+}
+
+// Hello is a client that asks for a place; allowed is what the rules grant it.
+// The answer is a seat to Poll, or why not.
+func (c *Core) Hello(h *abi.Hello, allowed abi.Perm, owner any) (*Seat, *abi.Refuse) {
+	switch {
+	case allowed&abi.PermRead == 0:
+		return nil, noAccess()
+	case h.Epoch <= c.newest(h.ClientID):
+		return nil, stale()
+	case len(c.seats) >= maxSeats:
+		return nil, &abi.Refuse{Code: abi.RefuseLimit, Errno: unix.EUSERS,
+			Text: fmt.Sprintf("the export serves %d clients already: detach one, or come back", maxSeats)}
+	}
+	c.remember(h.ClientID, h.Epoch)
+	s := &Seat{ID: h.ClientID, Epoch: h.Epoch, wanted: h.Mode | abi.PermRead, allowed: allowed, steal: h.Steal, Owner: owner}
+	for _, o := range slices.Clone(c.seats) {
+		if o.ID == s.ID && o.phase == seatWaiting {
+			c.refuse(o, stale())
+		}
+	}
+	c.seats = append(c.seats, s)
+	return s, nil
+}
+
+func noAccess() *abi.Refuse {
+	return &abi.Refuse{Code: abi.RefuseNoAccess, Errno: unix.EACCES,
+		Text: "not allowed here, or no such export: check the name, the security rules and that the export is started"}
+}
+
+func stale() *abi.Refuse {
+	return &abi.Refuse{Code: abi.RefuseStale, Errno: unix.ESTALE, Text: "a newer connection of this client was seen"}
+}
+
+// newest is the newest epoch seen of a client id, 0 if none is remembered.
+func (c *Core) newest(id abi.ID) uint64 {
+	for i := range c.known {
+		if c.known[i].id == id {
+			return c.known[i].newest
+		}
+	}
+	return 0
+}
+
+// remember notes the newest epoch of a client id as the most recent. Beyond
+// maxEpochs the least recent one without a seat is forgotten: a late HELLO of
+// it is a stranger's, who cannot push a living holder away.
+func (c *Core) remember(id abi.ID, newest uint64) {
+	c.known = slices.DeleteFunc(c.known, func(e epoch) bool { return e.id == id })
+	if len(c.known) >= maxEpochs {
+		i := slices.IndexFunc(c.known, func(e epoch) bool {
+			return !slices.ContainsFunc(c.seats, func(s *Seat) bool { return s.ID == e.id })
+		})
+		c.known = slices.Delete(c.known, i, i+1) // there are more epochs than seats
+	}
+	c.known = append(c.known, epoch{id, newest})
+}
+
+// Verdict is what a waiting client gets.
+type Verdict uint8
+
+const (
+	Granted  Verdict = iota + 1 // it has the place; Install, then WELCOME
+	Refused                     // answer the refusal; its seat is gone
+	Asking                      // the holder is asked; Poll again at the time given or when woken
+	Draining                    // the fence waits; Poll again when woken
+)
+
+// Poll looks whether a waiting client can have its place now. at is when to
+// call again, if Asking.
+func (c *Core) Poll(s *Seat, now time.Time) (v Verdict, r *abi.Refuse, at time.Time) {
+	switch {
+	case s.phase == seatOpen:
+		return Granted, nil, at
+	case s.phase == seatWaiting && s.allowed&abi.PermRead == 0:
+		c.refuse(s, noAccess())
+	}
+	if s.phase != seatWaiting {
+		return Refused, s.refusal, at
+	}
+	perm := s.wanted & s.allowed
+	v = Granted
+	for _, o := range slices.Clone(c.seats) {
+		if o == s || o.phase == seatWaiting || !c.blocks(o, s, perm) {
+			continue
+		}
+		if o.phase == seatOpen && o.ID != s.ID && !s.steal && o.Perm&abi.PermWrite != 0 && !c.silent(o, s, now) {
+			v = Asking
+			continue
+		}
+		if o.phase == seatOpen && (o.ID == s.ID || o.Perm&abi.PermWrite != 0) {
+			c.fence(o, fmt.Errorf("a newer connection took the place: %w", unix.ESTALE))
+		}
+		if o.phase != seatGone && o.running > 0 && v == Granted {
+			v = Draining
+		}
+	}
+	if v == Granted {
+		s.phase, s.Perm, s.Verifier, s.asked = seatOpen, perm, c.verifier, nil
+	}
+	return v, nil, s.answer
+}
+
+// blocks tells whether o stands in the way of s: an older connection of the
+// same client always does; of another one, if both write.
+func (c *Core) blocks(o, s *Seat, perm abi.Perm) bool {
+	if o.ID == s.ID {
+		return true
+	}
+	return perm&abi.PermWrite != 0 && !c.cfg.Shared && (o.Perm&abi.PermWrite != 0 || o.running > 0)
+}
+
+// silent tells whether the holder o did not answer in time; at first it asks.
+func (c *Core) silent(o, s *Seat, now time.Time) bool {
+	if s.asked != o {
+		s.asked, s.answer = o, now.Add(askRounds*c.cfg.Keepalive)
+		c.act(Ask, o, nil)
+	}
+	return !now.Before(s.answer)
+}
+
+// Asked is the holder that was asked on behalf of s, nil if none.
+func (s *Seat) Asked() *Seat { return s.asked }
+
+// Alive is a sign of life of a client that was asked for: those who wanted its
+// place are refused.
+func (c *Core) Alive(s *Seat) {
+	for _, o := range slices.Clone(c.seats) {
+		if o.phase == seatWaiting && o.asked == s && s.phase == seatOpen {
+			c.refuse(o, &abi.Refuse{Code: abi.RefuseBusy, Errno: unix.EBUSY, Text: fmt.Sprintf(
+				"client %v writes there: detach it first, attach read-only, or make the export shared", s.ID)})
+		}
+	}
+}
+
+// Install makes s the holder of the read-write place, if it was granted that,
+// and gives the tenure for its WELCOME. changed: tenure and last must be
+// durable before that WELCOME leaves. Tenures are not used up by clients that
+// share the place: there last is zero.
+func (c *Core) Install(s *Seat) (tenure, last abi.ID, changed bool) {
+	id := s.ID
+	if c.cfg.Shared {
+		id = abi.ID{}
+	}
+	if s.phase == seatOpen && s.Perm&abi.PermWrite != 0 && c.last != id {
+		if _, err := io.ReadFull(c.cfg.Rand, c.tenure[:]); err != nil {
+			panic("export: no random bytes: " + err.Error())
+		}
+		c.last, changed = id, true
+	}
+	return c.tenure, c.last, changed
+}
+
+// Leave ends a client's place: its connection is gone, or it said BYE. What it
+// has running is waited for by whoever comes next.
+func (c *Core) Leave(s *Seat) {
+	switch s.phase {
+	case seatWaiting:
+		c.remove(s)
+	case seatOpen:
+		c.part(s)
+	}
+}
+
+// fence ends a session from here: nothing of it starts any more.
+func (c *Core) fence(s *Seat, why error) {
+	c.act(Cut, s, why)
+	c.part(s)
+}
+
+func (c *Core) part(s *Seat) {
+	s.phase = seatFenced
+	if s.running == 0 || c.unfenced {
+		c.remove(s)
+	}
+}
+
+func (c *Core) refuse(s *Seat, r *abi.Refuse) {
+	s.refusal = r
+	c.remove(s)
+	c.act(Wake, s, nil)
+}
+
+// remove forgets a seat and wakes those who may have waited for it.
+func (c *Core) remove(s *Seat) {
+	s.phase = seatGone
+	c.seats = slices.DeleteFunc(c.seats, func(o *Seat) bool { return o == s })
+	for _, o := range c.seats {
+		if o.phase == seatWaiting {
+			c.act(Wake, o, nil)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/crypt"
+	"dst/dataplane/mempool"
+)
+
+// handshakeTime is what a client has from connecting to the end of its HELLO,
+// and for taking each of our answers.
+const handshakeTime = 5 * time.Second
+
+// helloDigest seals all frames of the handshake but CFG.
+const helloDigest = crypt.DigestCRC32C
+
+// readHello exchanges the marks in CFG and reads the HELLO, exactly: nothing
+// that follows is taken from the socket. Errors: *abi.Refuse is for the client
+// to be told; on others there is nobody to talk to.
+func readHello(st conn.Stream, h *abi.Hello) error {
+	var buf [abi.HeaderSize + abi.DigestMax + abi.HelloMax]byte
+	head := buf[:abi.HeaderSize]
+	var frame abi.Header
+	if _, err := io.ReadFull(st, head); err != nil {
+		return err
+	}
+	frame.Parse(head)
+	if err := frame.Check(0, 0); err != nil {
+		return err
+	}
+	if frame.Cmd != abi.MsgCFG || frame.Flags != abi.MarkHello {
+		return fmt.Errorf("the client does not speak this protocol (an original dst of 2009 is not served): %w", unix.EPROTO)
+	}
+	mark := abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: frame.ID}
+	mark.Put(head)
+	if _, err := st.Write(head); err != nil {
+		return err
+	}
+	csize := helloDigest.Size()
+	head = buf[:abi.HeaderSize+csize]
+	if _, err := io.ReadFull(st, head); err != nil {
+		return err
+	}
+	frame.Parse(head)
+	if err := frame.Check(uint32(csize), abi.HelloMax); err != nil {
+		return err
+	}
+	if frame.Cmd != abi.MsgHello {
+		return fmt.Errorf("the client sent %v where HELLO was due: %w", frame.Cmd, unix.EPROTO)
+	}
+	attrs := buf[len(head) : len(head)+int(frame.Payload())]
+	if _, err := io.ReadFull(st, attrs); err != nil {
+		return err
+	}
+	if err := helloDigest.Check(head, attrs); err != nil {
+		return err
+	}
+	return h.Parse(attrs)
+}
+
+// tell sends one frame of the handshake.
+func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
+	frame := make([]byte, abi.HeaderSize+helloDigest.Size(), abi.HeaderSize+helloDigest.Size()+abi.TLVMax)
+	head := frame
+	if attrs != nil {
+		frame = attrs(frame)
+	}
+	h := abi.Header{Cmd: cmd, CSize: uint32(helloDigest.Size()), Size: uint32(len(frame) - abi.HeaderSize)}
+	h.Put(head)
+	helloDigest.Seal(head, frame[len(head):])
+	if err := st.SetWriteDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return err
+	}
+	_, err := st.Write(frame)
+	return err
+}
+
+// welcome is a client's way from its HELLO to its session, or to a refusal. It
+// returns when the session is over; settled is called as soon as the handshake
+// is.
+func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func()) {
+	defer settled()
+	defer st.Close()
+	if !n.enter() {
+		n.refuse(st, who, noAccess())
+		return
+	}
+	defer n.wg.Done()
+	s := &session{node: n, stream: st, who: who, hello: *h, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	err := s.agree()
+	if err == nil {
+		err = s.admit()
+	}
+	if err != nil {
+		s.abandon(err)
+		return
+	}
+	settled()
+	s.crew.pass()
+	s.keep()
+}
+
+// agree settles digest and limits with the client. Errors: *abi.Refuse.
+func (s *session) agree() error {
+	n, h := s.node, &s.hello
+	s.digest = crypt.Digest(n.digest.Load())
+	if n.allow(s.who)&abi.PermRead == 0 {
+		return noAccess()
+	}
+	if h.Digest != s.digest.Name() {
+		return &abi.Refuse{Code: abi.RefuseDigest, Errno: unix.EINVAL,
+			Text: fmt.Sprintf("the digest here is %s: set the same hash at both ends", s.digest.Name())}
+	}
+	s.depth, s.maxSize = n.cfg.Depth, n.cfg.MaxPages*mempool.PageSize
+	if h.Depth != 0 {
+		s.depth = min(s.depth, h.Depth)
+	}
+	if h.MaxSize != 0 {
+		s.maxSize = min(s.maxSize, h.MaxSize)
+	}
+	s.maxSize -= s.maxSize % max(n.disk.Geometry.BlockMin, mempool.PageSize)
+	if s.maxSize == 0 {
+		return &abi.Refuse{Code: abi.RefuseMalformed, Errno: unix.EINVAL,
+			Text: fmt.Sprintf("requests of at least %d bytes are needed: raise max-pages", max(n.disk.Geometry.BlockMin, mempool.PageSize))}
+	}
+	return nil
+}
+
+// abandon gives back what a client got that is not served after all, and tells it
+// why.
+func (s *session) abandon(why error) {
+	n := s.node
+	if s.seat != nil {
+		n.leave(s)
+		n.forget(s)
+	}
+	n.refuse(s.stream, s.who, why)
+	if s.live.Load() {
+		s.out.Close()
+		s.release()
+	}
+}
+
+// admit gets the client its place, its memory and its WELCOME. Errors: *abi.Refuse,
+// or that it has gone.
+func (s *session) admit() error {
+	n := s.node
+	if refusal := n.seat(s); refusal != nil {
+		return refusal
+	}
+	if err := s.await(); err != nil {
+		return err
+	}
+	if err := s.provide(); err != nil {
+		return &abi.Refuse{Code: abi.RefuseLimit, Errno: unix.ENOMEM, Text: cut("no memory for another client: " + err.Error())}
+	}
+	if err := s.settle(); err != nil {
+		return err
+	}
+	return n.open(s)
+}
+
+// await polls the core until the client has its place. Meanwhile DRAINING tells
+// it once each keepalive that it is not forgotten.
+func (s *session) await() error {
+	interval := s.patience()
+	beat := time.NewTicker(interval)
+	defer beat.Stop()
+	for {
+		v, refusal, at := s.node.poll(s)
+		switch v {
+		case Granted:
+			return nil
+		case Refused:
+			return refusal
+		}
+		wait := time.Duration(math.MaxInt64)
+		if v == Asking {
+			wait = time.Until(at)
+		}
+		due := time.NewTimer(wait)
+		select {
+		case <-s.wake:
+		case <-due.C:
+		case <-beat.C:
+			if err := tell(s.stream, abi.MsgDraining, nil); err != nil {
+				due.Stop()
+				return err
+			}
+		}
+		due.Stop()
+	}
+}
+
+// patience is how often the waiting client hears of us.
+func (s *session) patience() time.Duration {
+	interval := s.node.interval()
+	if ms := s.hello.Keepalive; ms != 0 {
+		interval = min(interval, max(time.Duration(ms)*time.Millisecond, 10*time.Millisecond))
+	}
+	return interval
+}
+
+// settle makes the client's tenure durable, however long that takes the disk.
+func (s *session) settle() error {
+	done := make(chan error, 1)
+	// Started here. Owns nothing. Ends when the disk has answered.
+	go func() { done <- s.node.settle(s) }()
+	beat := time.NewTicker(s.patience())
+	defer beat.Stop()
+	var gone error
+	for {
+		select {
+		case err := <-done:
+			if err != nil && gone == nil {
+				gone = &abi.Refuse{Code: abi.RefuseLimit, Errno: errnoOf(err), Text: cut("the export cannot note who writes: " + err.Error())}
+			}
+			return gone
+		case <-beat.C:
+			if gone == nil {
+				gone = tell(s.stream, abi.MsgDraining, nil)
+			}
+		}
+	}
+}
+
+// cut shortens a sentence to what a REFUSE holds.
+func cut(text string) string { return text[:min(len(text), abi.TextMax)] }
+
+// welcomeOf is what the session was granted. Node.mu is held.
+func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
+	n := s.node
+	g := &n.disk.Geometry
+	w := &abi.Welcome{
+		Epoch: s.seat.Epoch, Mode: s.seat.Perm, Features: g.features(),
+		Keepalive: uint32(n.interval().Milliseconds()), MaxSize: s.maxSize, Depth: s.depth,
+		Tenure: tenure, Verifier: s.seat.Verifier, StoreID: n.disk.Identity.ID,
+		Size: g.Size, BlockMin: g.BlockMin, BlockPref: g.BlockPref,
+	}
+	if n.stable {
+		w.Features |= abi.FeatureStable
+	}
+	return w
+}
+
+// refuse tells a client why it is not served, if it can be told, and the log.
+func (n *Node) refuse(st conn.Stream, who caller, err error) {
+	n.count.refused.Add(1)
+	var r *abi.Refuse
+	if errors.As(err, &r) {
+		_ = tell(st, abi.MsgRefuse, r.Append) // it may have gone
+	}
+	n.log.Info().Stringer("client", who).Err(err).Msg("client refused")
+	n.notify(abi.EventKindRefuse, err.Error(), who.addr)
+}

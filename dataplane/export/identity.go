@@ -1,0 +1,225 @@
+package export
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// Names of a file's extended attributes: 16 bytes, and 32 bytes.
+const (
+	xattrStore  = "trusted.dst.store"
+	xattrTenure = "trusted.dst.tenure"
+)
+
+// Identity is what of a store outlives the daemon: its id, and who wrote last.
+type Identity struct {
+	ID abi.ID
+	// Tenure names the time in which Last, a client id, held the read-write
+	// place; Last is zero if nobody is known.
+	Tenure, Last abi.ID
+	// Save makes Tenure and Last durable. nil: nothing is kept (tests).
+	Save func(tenure, last abi.ID) error
+}
+
+// identify finds or makes the identity of the store behind fd: extended
+// attributes on files; what the hardware or the partition table says on block
+// devices; else a file in the state directory.
+func identify(fd int, block bool, st *unix.Stat_t, c *Config) (*Identity, error) {
+	if !block {
+		if id, err := identifyXattr(fd); err == nil {
+			return id, nil
+		}
+	}
+	id := new(Identity)
+	key := fmt.Sprintf("path %s size %d", c.Device, st.Size)
+	if block {
+		key = deviceKey(fd, c)
+	}
+	if c.StateDir == "" {
+		return nil, fmt.Errorf("device %s cannot keep an id of its own and there is no state directory: start the daemon with -state: %w",
+			c.Device, unix.EINVAL)
+	}
+	k := &keeper{path: filepath.Join(c.StateDir, "store-"+digestOf(key).String())}
+	err := k.load(id)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist):
+		id.ID, id.Tenure = randomID(), randomID()
+		if strings.HasPrefix(key, "wwid ") || strings.HasPrefix(key, "partition ") {
+			id.ID = digestOf(key)
+		}
+		err = k.save(id.ID, id.Tenure, id.Last)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the id of device %s: %w", c.Device, err)
+	}
+	id.Save = func(tenure, last abi.ID) error { return k.save(id.ID, tenure, last) }
+	return id, nil
+}
+
+// identifyXattr keeps the identity in attributes of the file itself, so that it
+// travels with it. Errors: the file system or our rights do not allow it.
+func identifyXattr(fd int) (*Identity, error) {
+	id := new(Identity)
+	var b [32]byte
+	n, err := unix.Fgetxattr(fd, xattrStore, b[:])
+	switch {
+	case err == nil && n == 16:
+		id.ID = abi.ID(b[:16])
+	case err == nil, errors.Is(err, unix.ENODATA), errors.Is(err, unix.ERANGE):
+		id.ID = randomID()
+		if err := unix.Fsetxattr(fd, xattrStore, id.ID[:], 0); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, err
+	}
+	if n, err := unix.Fgetxattr(fd, xattrTenure, b[:]); err == nil && n == 32 {
+		id.Tenure, id.Last = abi.ID(b[:16]), abi.ID(b[16:])
+	} else {
+		id.Tenure = randomID()
+	}
+	id.Save = func(tenure, last abi.ID) error {
+		b := append(append([]byte(nil), tenure[:]...), last[:]...)
+		if err := unix.Fsetxattr(fd, xattrTenure, b, 0); err != nil {
+			return fmt.Errorf("keeping the tenure in the file's attributes: %w", err)
+		}
+		return syncApart(fd)
+	}
+	return id, nil
+}
+
+// syncApart makes the file's attributes durable through a description of its
+// own: an fsync of ours could take a write error that a FLUSH has to report.
+func syncApart(fd int) error {
+	apart, err := reopen(fd, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(apart)
+	return retry(func() error { return unix.Fsync(apart) })
+}
+
+// deviceKey is the most stable name of a block device that the system knows.
+func deviceKey(fd int, c *Config) string {
+	dir := sysfsOf(fd)
+	if b, err := os.ReadFile(dir + "/partition"); err == nil {
+		if uuid := partitionUUID(fd, dir); uuid != "" {
+			return "partition " + uuid
+		}
+		if wwid := wwidOf(dir + "/.."); wwid != "" {
+			return "wwid " + wwid + " partition " + strings.TrimSpace(string(b))
+		}
+	} else if wwid := wwidOf(dir); wwid != "" {
+		return "wwid " + wwid
+	}
+	size, _ := unix.Seek(fd, 0, unix.SEEK_END)
+	return fmt.Sprintf("path %s size %d", c.Device, size)
+}
+
+// wwidOf is the world-wide name of the disk in the sysfs directory dir.
+func wwidOf(dir string) string {
+	for _, name := range []string{"wwid", "device/wwid", "dm/uuid", "md/uuid"} {
+		if b, err := os.ReadFile(dir + "/" + name); err == nil && len(strings.TrimSpace(string(b))) > 0 {
+			return strings.TrimSpace(string(b))
+		}
+	}
+	return ""
+}
+
+// partitionUUID is the partition's own id, from the kernel or from udev.
+func partitionUUID(fd int, dir string) string {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return ""
+	}
+	major, minor := unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+	udev := "/run/udev/data/b" + strconv.Itoa(int(major)) + ":" + strconv.Itoa(int(minor))
+	for _, source := range [][2]string{{dir + "/uevent", "PARTUUID="}, {udev, "E:ID_PART_ENTRY_UUID="}} {
+		b, _ := os.ReadFile(source[0])
+		for line := range strings.Lines(string(b)) {
+			if uuid, ok := strings.CutPrefix(strings.TrimSpace(line), source[1]); ok && uuid != "" {
+				return strings.ToLower(uuid)
+			}
+		}
+	}
+	return ""
+}
+
+func digestOf(key string) abi.ID {
+	sum := sha256.Sum256([]byte("dst store " + key))
+	return abi.ID(sum[:16])
+}
+
+func randomID() (id abi.ID) {
+	_, _ = rand.Read(id[:]) // never fails
+	return id
+}
+
+// keeper keeps an identity in a file of the state directory: three ids in hex,
+// a line each.
+type keeper struct {
+	mu   sync.Mutex
+	path string
+}
+
+func (k *keeper) load(id *Identity) error {
+	b, err := os.ReadFile(k.path)
+	if err != nil {
+		return err
+	}
+	lines := strings.Fields(string(b))
+	if len(lines) != 3 {
+		return fmt.Errorf("%s is damaged: remove it, or restore it from a backup: %w", k.path, unix.EINVAL)
+	}
+	for i, p := range []*abi.ID{&id.ID, &id.Tenure, &id.Last} {
+		raw, err := hex.DecodeString(lines[i])
+		if err != nil || len(raw) != len(p) {
+			return fmt.Errorf("%s is damaged: remove it, or restore it from a backup: %w", k.path, unix.EINVAL)
+		}
+		*p = abi.ID(raw)
+	}
+	return nil
+}
+
+// save replaces the file so that after a crash the old or the new one is there.
+func (k *keeper) save(id, tenure, last abi.ID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	tmp, err := os.OpenFile(k.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(tmp, "%v\n%v\n%v\n", id, tenure, last)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), k.path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(k.path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,184 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+	"dst/dataplane/mempool"
+)
+
+// missed is after how many keepalive intervals without life a peer is dead.
+const missed = 3
+
+// pingFrame is the one PING of ours that can be on its way.
+type pingFrame struct {
+	frame conn.Frame
+	busy  atomic.Bool
+	id    uint64 // owned by whoever made it busy
+}
+
+// Sent is conn.Sender's.
+func (p *pingFrame) Sent(*conn.Frame, error) { p.busy.Store(false) }
+
+// sendPing sends a PING unless one is on its way.
+func (s *session) sendPing() {
+	p := &s.ping
+	if !p.busy.CompareAndSwap(false, true) {
+		return
+	}
+	p.id++
+	size := uint32(s.digest.Size())
+	h := abi.Header{Cmd: abi.MsgPing, ID: p.id, Size: size, CSize: size}
+	f := &p.frame
+	f.Owner, f.Head = p, f.Room[:abi.HeaderSize+s.digest.Size()]
+	h.Put(f.Head)
+	s.digest.Seal(f.Head, nil)
+	if !s.out.Push(f) {
+		p.busy.Store(false)
+		return
+	}
+	s.out.Flush()
+}
+
+// ask finds out whether the client lives, for another who wants its place.
+// Who is not being read, because its requests wait for the store or for
+// memory, cannot show it, and counts as alive.
+func (s *session) ask() {
+	if s.blind() {
+		s.node.alive(s)
+		return
+	}
+	s.asked.Store(true)
+	s.sendPing()
+}
+
+// blind tells whether the client could not be heard now.
+func (s *session) blind() bool { return !s.live.Load() || !s.reading.Load() }
+
+// pulse is what keep saw at the last beat.
+type pulse struct {
+	sent, frames    uint64
+	silent, stalled int // beats
+}
+
+// keep watches over a session and clears up behind it.
+// Started as the rest of the handshake's goroutine (Ports.greet). Owns the
+// counting of beats. Ends when the last element of the session is back.
+func (s *session) keep() {
+	interval := s.node.interval()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	var parting <-chan time.Time
+	var p pulse
+	for open := true; open; {
+		select {
+		case <-s.stop:
+			open = false
+		case <-s.wake:
+			if s.dead.Load() && parting == nil {
+				parting = time.After(interval)
+			}
+		case <-parting:
+			s.end(errParted)
+		case <-ticker.C:
+			s.beat(&p, interval)
+			if d := s.node.interval(); d != interval {
+				interval = d
+				ticker.Reset(d)
+			}
+		}
+	}
+	s.close()
+}
+
+// errParted is a client that was told of an error of the store and stayed.
+var errParted = errors.New("the store failed")
+
+// beat sends a PING if nothing was sent since the last one, and breaks the
+// connection of a client that shows no life although it is listened to, or
+// takes nothing although there is something for it.
+func (s *session) beat(p *pulse, interval time.Duration) {
+	s.crew.trim()
+	if err := s.out.Err(); err != nil {
+		s.end(err)
+		return
+	}
+	patience := missed * max(interval, time.Duration(s.hello.Keepalive)*time.Millisecond)
+	sent, frames := s.out.Progress(), s.in.Frames()
+	switch {
+	case sent != p.sent:
+		p.stalled = 0
+	case s.out.Pending():
+		p.stalled++
+	default:
+		p.stalled = 0
+		s.sendPing()
+		sent = s.out.Progress()
+	}
+	if frames == p.frames && s.reading.Load() {
+		p.silent++
+	} else {
+		p.silent = 0
+	}
+	p.sent, p.frames = sent, frames
+	if beats := max(p.silent, p.stalled); time.Duration(beats)*interval >= patience {
+		s.end(fmt.Errorf("no sign of life for %v: %w", patience, unix.ETIMEDOUT))
+	}
+}
+
+// close gives back all that the session has. Its place is free at once for
+// whoever waits, but for the changes that the store is still doing.
+func (s *session) close() {
+	n := s.node
+	n.leave(s)
+	s.out.Close()
+	s.crew.close()
+	for range s.reserve.Len() {
+		s.reserve.Get(nil) // the last one comes back when the store is done
+	}
+	s.release()
+	n.ended(s)
+	n.forget(s)
+}
+
+// provide reserves the session's memory. Errors: ENOMEM.
+func (s *session) provide() (err error) {
+	n := s.node
+	if err = n.env.Budget.Reserve(inBuffer); err != nil {
+		return err
+	}
+	guaranteed := max(arenaGuaranteed, int(s.maxSize))
+	if s.buffer, err = mempool.Pages(inBuffer); err == nil {
+		s.arena, err = mempool.NewArena(n.env.Budget, guaranteed, max(guaranteed, int(n.cfg.Arena)), int(s.maxSize))
+	}
+	if err != nil {
+		s.release()
+		return fmt.Errorf("memory of a session: %w", err)
+	}
+	// One more than may be in flight is at the reader, one answers a PING.
+	s.reserve = mempool.New(int(s.depth)+2, func(_ int, r *request) {
+		r.s, r.Owner, r.frame.Owner = s, r, r
+	})
+	s.in, s.out = conn.NewIn(s.stream, s.buffer), conn.NewOut(s.stream)
+	s.crew.work = s.serve
+	s.crew.setLimit(n.workers())
+	s.live.Store(true)
+	return nil
+}
+
+// release gives the memory back.
+func (s *session) release() {
+	if s.arena != nil {
+		_ = s.arena.Close() // munmap of what was mapped
+	}
+	if s.buffer != nil {
+		mempool.FreePages(s.buffer)
+	}
+	s.node.env.Budget.Release(inBuffer)
+}

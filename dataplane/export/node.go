@@ -1,0 +1,389 @@
+package export
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/crypt"
+)
+
+// closeTime is how long Close waits for requests that the store is doing.
+const closeTime = 5 * time.Second
+
+// Node is an export. Its methods may be called by any goroutine.
+type Node struct {
+	cfg    Config
+	env    Env
+	log    zerolog.Logger
+	disk   *Disk
+	stable bool // every change is durable before its answer
+	born   time.Time
+	ports  []*port
+	count  counts
+
+	keepalive atomic.Int64 // ns
+	crews     atomic.Int32 // most workers of a session
+	digest    atomic.Uint32
+
+	mu       sync.Mutex // guards all below, the core too
+	core     *Core
+	rules    rules
+	sessions []*session
+	readOnly bool
+	state    abi.State
+	since    time.Time
+	reason   string
+	history  []transition
+
+	saving  sync.Mutex // held while a tenure is made durable; before mu
+	unsaved bool       // under saving: the core's tenure is newer than the durable one
+
+	wg sync.WaitGroup // clients after their HELLO; Add under mu
+}
+
+// New opens and locks the store, binds the addresses and listens; nobody is
+// served before Start. On an error nothing is left behind. Errors: those of
+// Open and conn.Listen, and EINVAL or ERANGE for the Config.
+func New(c Config, env Env) (*Node, error) {
+	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	open := env.Open
+	if open == nil {
+		open = Open
+	}
+	disk, err := open(&c)
+	if err != nil {
+		return nil, err
+	}
+	n := newNode(c, env, disk)
+	for _, a := range c.Listen {
+		at, err := env.Ports.bind(n, a)
+		if err != nil {
+			n.unbind()
+			_ = disk.Store.Close() // nothing was written
+			return nil, err
+		}
+		n.ports = append(n.ports, at)
+	}
+	return n, nil
+}
+
+// newNode is an export that can be reached nowhere yet.
+func newNode(c Config, env Env, disk *Disk) *Node {
+	n := &Node{cfg: c, env: env, disk: disk, born: time.Now(),
+		log:      env.Log.With().Str("export", c.Name).Logger(),
+		stable:   c.Flags&(abi.NodeFlagShared|abi.NodeFlagWritethrough) != 0,
+		readOnly: c.Flags&abi.NodeFlagReadOnly != 0 || disk.Geometry.ReadOnly,
+	}
+	n.keepalive.Store(int64(c.Keepalive))
+	n.crews.Store(int32(c.Workers))
+	n.digest.Store(uint32(c.Digest))
+	n.core = NewCore(CoreConfig{Name: c.Name, Shared: c.Flags&abi.NodeFlagShared != 0, Stable: n.stable,
+		Keepalive: c.Keepalive, Rand: rand.Reader, Tenure: disk.Identity.Tenure, Last: disk.Identity.Last})
+	n.enterState(abi.StateConfigured, "")
+	return n
+}
+
+func (n *Node) unbind() {
+	for _, at := range n.ports {
+		n.env.Ports.unbind(n, at)
+	}
+}
+
+// Start serves the clients that the rules allow. Started already: nothing to
+// do. Errors: EINVAL without a rule, ESHUTDOWN.
+func (n *Node) Start() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.state == abi.StateClosed:
+		return unix.ESHUTDOWN
+	case n.state == abi.StateServing:
+		return nil
+	case len(n.rules) == 0:
+		return fmt.Errorf("export %s has no security rule, so nobody could use it: add one first: %w", n.cfg.Name, unix.EINVAL)
+	}
+	n.enterState(abi.StateServing, "")
+	return nil
+}
+
+// Close ends the export: EBUSY naming the read-write client, unless force. It
+// returns within some seconds: what the store does not finish by then keeps it
+// open and locked until it does.
+func (n *Node) Close(force bool) error {
+	n.mu.Lock()
+	if n.state == abi.StateClosed {
+		n.mu.Unlock()
+		return nil
+	}
+	if h := n.core.Holder(); h != nil && !force {
+		s := h.Owner.(*session)
+		n.mu.Unlock()
+		return fmt.Errorf("export %s is in use read-write by %v (client %v): detach it there, or force: %w",
+			n.cfg.Name, s.who, h.ID, unix.EBUSY)
+	}
+	n.enterState(abi.StateClosed, "")
+	n.core.Shutdown()
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+	n.unbind()
+
+	done := make(chan error, 1)
+	// Started here. Owns the store. Ends when the last request has.
+	go func() {
+		n.wg.Wait()
+		done <- n.disk.Store.Close()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closeTime):
+		n.log.Warn().Msg("the store does not finish its requests: it stays open and locked until it does")
+		return nil
+	}
+}
+
+// AddRule adds a rule, or changes the permission of an equal one, at once for
+// clients that are served already: less is taken from them, more needs a new
+// connection. Errors: EINVAL.
+func (n *Node) AddRule(r abi.Rule) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	n.permit(func() { n.rules = n.rules.with(r) })
+	return nil
+}
+
+// DelRule removes the rule that names the same peers. Errors: ENOENT.
+func (n *Node) DelRule(r abi.Rule) error {
+	err := fmt.Errorf("export %s has no such rule: %w", n.cfg.Name, unix.ENOENT)
+	n.permit(func() {
+		rest, ok := n.rules.without(r)
+		if ok {
+			n.rules, err = rest, nil
+		}
+	})
+	return err
+}
+
+// Rules is the security rules in the order of adding.
+func (n *Node) Rules() []abi.Rule {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.rules)
+}
+
+// Set changes what may change while clients are served; nil stays. Errors: EROFS
+// if a store that was opened read-only shall be written.
+func (n *Node) Set(keepalive *time.Duration, workers *uint32, readOnly *bool) error {
+	if readOnly != nil && !*readOnly && n.disk.Geometry.ReadOnly {
+		return fmt.Errorf("export %s was opened read-only: remove it and add it without: %w", n.cfg.Name, unix.EROFS)
+	}
+	if keepalive != nil && *keepalive > 0 {
+		n.keepalive.Store(int64(*keepalive))
+		n.mu.Lock()
+		n.core.cfg.Keepalive = *keepalive
+		n.mu.Unlock()
+	}
+	if readOnly != nil {
+		n.permit(func() { n.readOnly = *readOnly })
+	}
+	if workers != nil && *workers > 0 {
+		n.crews.Store(int32(min(*workers, 1024)))
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, s := range n.sessions {
+			s.crew.setLimit(int(*workers))
+		}
+	}
+	return nil
+}
+
+// SetDigest changes the digest of sessions to come.
+func (n *Node) SetDigest(d crypt.Digest) { n.digest.Store(uint32(d)) }
+
+// Size is what is offered, in bytes.
+func (n *Node) Size() uint64 { return n.disk.Geometry.Size }
+
+// Addrs is where the export listens, with the ports that the kernel chose.
+func (n *Node) Addrs() (all []abi.Addr) {
+	for _, at := range n.ports {
+		all = append(all, at.listener.Addr())
+	}
+	return all
+}
+
+func (n *Node) interval() time.Duration { return time.Duration(n.keepalive.Load()) }
+func (n *Node) workers() int            { return int(n.crews.Load()) }
+
+// now is the age of the node in ns, never 0.
+func (n *Node) now() int64 { return int64(time.Since(n.born)) | 1 }
+
+// allow is what a caller may do now.
+func (n *Node) allow(who caller) abi.Perm {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.allowLocked(who)
+}
+
+func (n *Node) allowLocked(who caller) abi.Perm {
+	if n.state != abi.StateServing {
+		return 0
+	}
+	perm := n.rules.allow(who)
+	if n.readOnly {
+		perm &= abi.PermRead
+	}
+	return perm
+}
+
+// permit changes the rules and applies them to those who are served.
+func (n *Node) permit(change func()) {
+	n.mu.Lock()
+	change()
+	for _, s := range n.sessions {
+		n.core.Permit(s.seat, n.allowLocked(s.who))
+	}
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+}
+
+// enter counts a client in; false if the export is not serving.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state != abi.StateServing {
+		return false
+	}
+	n.wg.Add(1)
+	return true
+}
+
+// seat asks the core for a seat of s.
+func (n *Node) seat(s *session) error {
+	n.mu.Lock()
+	seat, refusal := n.core.Hello(&s.hello, n.allowLocked(s.who), s)
+	if refusal == nil {
+		s.seat, s.born = seat, time.Now()
+		n.sessions = append(n.sessions, s)
+	}
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+	if refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+// poll asks the core whether s has its place now.
+func (n *Node) poll(s *session) (v Verdict, refusal *abi.Refuse, at time.Time) {
+	n.mu.Lock()
+	if o := s.seat.Asked(); o != nil && o.Owner.(*session).blind() {
+		n.core.Alive(o)
+	}
+	v, refusal, at = n.core.Poll(s.seat, time.Now())
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+	return v, refusal, at
+}
+
+// settle gives s its tenure and makes a new one durable.
+func (n *Node) settle(s *session) error {
+	n.saving.Lock()
+	defer n.saving.Unlock()
+	n.mu.Lock()
+	tenure, last, changed := n.core.Install(s.seat)
+	n.mu.Unlock()
+	n.unsaved = n.unsaved || changed
+	if n.unsaved && n.disk.Identity.Save != nil {
+		if err := n.disk.Identity.Save(tenure, last); err != nil {
+			return err
+		}
+	}
+	n.unsaved = false
+	return nil
+}
+
+// open sends the WELCOME, unless the place was lost meanwhile.
+func (n *Node) open(s *session) error {
+	n.mu.Lock()
+	open := s.seat.Open()
+	w := s.welcomeOf(n.core.tenure)
+	n.mu.Unlock()
+	if !open {
+		return &abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESTALE, Text: "the place was lost again meanwhile: come back"}
+	}
+	if err := tell(s.stream, abi.MsgWelcome, w.Append); err != nil {
+		return err
+	}
+	if err := s.stream.SetWriteDeadline(time.Time{}); err != nil {
+		return err
+	}
+	n.count.connects.Add(1)
+	n.log.Info().Stringer("client", s.who).Stringer("id", s.hello.ClientID).Uint64("epoch", w.Epoch).Stringer("mode", w.Mode).Msg("client served")
+	n.notify(abi.EventKindSession, "a client is served "+w.Mode.String(), s.who.addr)
+	return nil
+}
+
+// leave gives the seat of s back.
+func (n *Node) leave(s *session) {
+	n.mu.Lock()
+	n.core.Leave(s.seat)
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+}
+
+// forget is the end of s.
+func (n *Node) forget(s *session) {
+	n.mu.Lock()
+	n.sessions = slices.DeleteFunc(n.sessions, func(o *session) bool { return o == s })
+	n.mu.Unlock()
+}
+
+// alive is a sign of life of s, which was asked for.
+func (n *Node) alive(s *session) {
+	n.mu.Lock()
+	n.core.Alive(s.seat)
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+}
+
+// actions takes what the core wants done; mu is held. Nothing is allocated if
+// there is none.
+func (n *Node) actions() []Action {
+	if !n.core.Active() {
+		return nil
+	}
+	return n.core.Actions()
+}
+
+// carryOut does what the core wants done; mu is not held.
+func (n *Node) carryOut(acts []Action) {
+	for _, a := range acts {
+		s := a.Seat.Owner.(*session)
+		switch a.Kind {
+		case Cut:
+			n.log.Warn().Stringer("client", s.who).Err(a.Why).Msg("client cut off")
+			s.cut(a.Why, a.Parting)
+		case Ask:
+			s.ask()
+		case Wake:
+			s.rouse()
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package export
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+)
+
+// Limits of clients that have not been welcomed yet.
+const (
+	halfOpenEach = 16 // from one address
+	halfOpenAll  = 256
+)
+
+// acceptPause is how long a port waits after an accept that failed oddly.
+const acceptPause = 50 * time.Millisecond
+
+// Ports is the listening sockets of a daemon. Exports may share one: the name
+// in HELLO selects. Its methods may be called by any goroutine.
+type Ports struct {
+	log zerolog.Logger
+	mu  struct {
+		sync.Mutex
+		ports  map[abi.Addr]*port
+		half   map[string]int           // half-open connections by caller.key
+		open   map[conn.Stream]struct{} // all of them
+		closed bool
+	}
+	wg sync.WaitGroup // accept loops and handshakes
+}
+
+// port is one listening socket.
+type port struct {
+	ports    *Ports
+	listener *conn.Listener
+	nodes    []*Node // under Ports.mu; replaced, never changed
+}
+
+// NewPorts makes an empty set.
+func NewPorts(log zerolog.Logger) *Ports {
+	p := &Ports{log: log}
+	p.mu.ports = make(map[abi.Addr]*port)
+	p.mu.half = make(map[string]int)
+	p.mu.open = make(map[conn.Stream]struct{})
+	return p
+}
+
+// bind makes n reachable at a. Errors: those of conn.Listen; ESHUTDOWN.
+func (p *Ports) bind(n *Node, a abi.Addr) (*port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil, unix.ESHUTDOWN
+	}
+	if at := p.mu.ports[a]; at != nil {
+		at.nodes = append(slices.Clone(at.nodes), n)
+		return at, nil
+	}
+	l, err := conn.Listen(a)
+	if err != nil {
+		return nil, err
+	}
+	at := &port{ports: p, listener: l, nodes: []*Node{n}}
+	p.mu.ports[l.Addr()] = at
+	p.wg.Go(at.accept)
+	return at, nil
+}
+
+// unbind ends that; the last export of a port closes it.
+func (p *Ports) unbind(n *Node, at *port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at.nodes = slices.DeleteFunc(slices.Clone(at.nodes), func(o *Node) bool { return o == n })
+	if len(at.nodes) == 0 && p.mu.ports[at.listener.Addr()] == at {
+		delete(p.mu.ports, at.listener.Addr())
+		_ = at.listener.Close() // a socket path that somebody removed is no loss
+	}
+}
+
+// Close ends listening and all handshakes. Close the exports first.
+func (p *Ports) Close() {
+	p.mu.Lock()
+	p.mu.closed = true
+	for _, at := range p.mu.ports {
+		_ = at.listener.Close()
+	}
+	clear(p.mu.ports)
+	for st := range p.mu.open {
+		_ = st.Close()
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+// accept takes connections.
+// Started by bind. Owns nothing but what it accepts, until greet has it. Ends
+// when the listener is closed.
+func (at *port) accept() {
+	for {
+		sock, peer, err := at.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			at.ports.log.Error().Err(err).Stringer("address", at.listener.Addr()).Msg("cannot accept")
+			time.Sleep(acceptPause)
+			continue
+		}
+		who := caller{addr: peer}
+		if peer.Family() == unix.AF_UNIX {
+			if cred, err := sock.Cred(); err == nil {
+				who.uid, who.cred = cred.Uid, true
+			}
+		}
+		at.receive(sock, who)
+	}
+}
+
+// receive starts the handshake of a client whose address is known to one of the
+// exports here; others are closed without a byte, and without delay.
+func (at *port) receive(st conn.Stream, who caller) {
+	nodes := at.exports()
+	known := slices.ContainsFunc(nodes, func(n *Node) bool { return n.allow(who) != 0 })
+	if !known || !at.ports.enter(st, who) {
+		_ = st.Close()
+		for _, n := range nodes {
+			n.count.refused.Add(1)
+		}
+		at.ports.log.Debug().Stringer("client", who).Bool("known", known).Msg("connection closed")
+		return
+	}
+	go at.greet(st, who)
+}
+
+func (at *port) exports() []*Node {
+	at.ports.mu.Lock()
+	defer at.ports.mu.Unlock()
+	return at.nodes
+}
+
+// enter counts a half-open connection; false if there are too many.
+func (p *Ports) enter(st conn.Stream, who caller) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := who.key()
+	if p.mu.closed || p.mu.half[key] >= halfOpenEach || len(p.mu.open) >= halfOpenAll {
+		return false
+	}
+	p.mu.half[key]++
+	p.mu.open[st] = struct{}{}
+	p.wg.Add(1)
+	return true
+}
+
+// leave is the end of a handshake, good or bad. It may be called again.
+func (p *Ports) leave(st conn.Stream, who caller) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.mu.open[st]; !ok {
+		return
+	}
+	delete(p.mu.open, st)
+	key := who.key()
+	if p.mu.half[key]--; p.mu.half[key] == 0 {
+		delete(p.mu.half, key)
+	}
+	p.wg.Done()
+}
+
+// greet is a client's connection, from the first byte to the end of its session.
+// Started by receive. Owns the connection. Ends with it.
+func (at *port) greet(st conn.Stream, who caller) {
+	settled := func() { at.ports.leave(st, who) }
+	defer settled()
+	deadline := time.Now().Add(handshakeTime)
+	err := errors.Join(st.SetReadDeadline(deadline), st.SetWriteDeadline(deadline))
+	var h abi.Hello
+	if err == nil {
+		err = readHello(st, &h)
+	}
+	if err == nil {
+		err = st.SetReadDeadline(time.Time{})
+	}
+	var n *Node
+	if err == nil {
+		if n = at.pick(h.Export); n == nil {
+			err = noAccess()
+		}
+	}
+	if err == nil {
+		n.welcome(st, who, &h, settled)
+		return
+	}
+	var r *abi.Refuse
+	if errors.As(err, &r) {
+		_ = tell(st, abi.MsgRefuse, r.Append)
+	}
+	_ = st.Close()
+	for _, n := range at.exports() {
+		n.count.refused.Add(1)
+	}
+	at.ports.log.Debug().Stringer("client", who).Err(err).Msg("handshake failed")
+}
+
+// pick is the export that a HELLO names; an empty name means the only one here.
+func (at *port) pick(name string) *Node {
+	nodes := at.exports()
+	if name == "" && len(nodes) == 1 {
+		return nodes[0]
+	}
+	for _, n := range nodes {
+		if n.cfg.Name == name {
+			return n
+		}
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package export
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// caller is who connects, as far as rules can tell.
+type caller struct {
+	addr abi.Addr
+	uid  uint32 // of a unix peer (SO_PEERCRED), if known
+	cred bool   // uid is known
+}
+
+// String is the caller as logs and events show it.
+func (c caller) String() string {
+	if c.addr.Family() == unix.AF_UNIX && c.cred {
+		return fmt.Sprintf("unix uid %d", c.uid)
+	}
+	return c.addr.String()
+}
+
+// key names the place that a caller calls from, for limits: without the port.
+func (c caller) key() string {
+	if ap, ok := c.addr.AddrPort(); ok {
+		return ap.Addr().Unmap().WithZone("").String()
+	}
+	return c.String()
+}
+
+// rules says who may do what on an export, in the order of adding.
+type rules []abi.Rule
+
+// same tells whether two rules name the same peers.
+func same(a, b abi.Rule) bool {
+	return a.Kind == b.Kind && a.Prefix == b.Prefix && (a.ID == nil) == (b.ID == nil) && (a.ID == nil || *a.ID == *b.ID)
+}
+
+// with is rs and r; an equal rule gets r's permission. rs stays as it is.
+func (rs rules) with(r abi.Rule) rules {
+	rest := slices.DeleteFunc(slices.Clone(rs), func(x abi.Rule) bool { return same(x, r) })
+	return append(rest, r)
+}
+
+// without is rs without the rule that names the same peers; ok tells whether
+// there was one.
+func (rs rules) without(r abi.Rule) (rest rules, ok bool) {
+	rest = slices.DeleteFunc(slices.Clone(rs), func(x abi.Rule) bool { return same(x, r) })
+	return rest, len(rest) < len(rs)
+}
+
+// allow is what c may do: the narrowest rule that names it decides, among
+// equally narrow ones the last; none means nothing.
+func (rs rules) allow(c caller) (perm abi.Perm) {
+	best := -1
+	for _, r := range rs {
+		if width := matches(r, c); width >= 0 && width >= best {
+			best, perm = width, r.Perm
+		}
+	}
+	return perm
+}
+
+// matches is how narrowly r names c: -1 if it does not, 0 for any, else 1 and
+// the number of bits that had to be equal.
+func matches(r abi.Rule, c caller) int {
+	switch r.Kind {
+	case abi.RuleKindAny:
+		return 0
+	case abi.RuleKindInet, abi.RuleKindInet6:
+		// A socket that listens on IPv6 shows IPv4 peers as v4-mapped.
+		ap, ok := c.addr.AddrPort()
+		if ok && r.Prefix.Contains(ap.Addr().Unmap().WithZone("")) {
+			return 1 + r.Prefix.Bits()
+		}
+	case abi.RuleKindUnix:
+		return matchID(r, c.addr.Family() == unix.AF_UNIX, c.uid, c.cred)
+	case abi.RuleKindVsock:
+		cid, ok := vsockCID(c.addr)
+		return matchID(r, ok, cid, ok)
+	}
+	return -1
+}
+
+func matchID(r abi.Rule, family bool, id uint32, known bool) int {
+	switch {
+	case !family:
+		return -1
+	case r.ID == nil:
+		return 1
+	case known && *r.ID == id:
+		return 33
+	}
+	return -1
+}
+
+// vsockCID is the context id of a vsock address (struct sockaddr_vm).
+func vsockCID(a abi.Addr) (uint32, bool) {
+	if a.Family() != unix.AF_VSOCK || len(a.Sockaddr) < unix.SizeofSockaddrVM {
+		return 0, false
+	}
+	return binary.NativeEndian.Uint32([]byte(a.Sockaddr[8:12])), true
+}
