@@ -40,6 +40,7 @@ type Core struct {
 
 	state   abi.State
 	since   time.Time
+	up      time.Time // when the present link's WELCOME came
 	reason  string
 	history []transition
 	told    bool // the last entry of history was published
@@ -113,12 +114,15 @@ func (c *Core) Welcome(w *abi.Welcome, now time.Time) (fatal bool, err error) {
 	if err := c.fits(w); err != nil {
 		return false, err
 	}
+	if err := c.flushable(w); err != nil {
+		return true, err
+	}
 	c.adopt(w)
 	c.counters.Connects++
-	c.down = time.Time{}
+	c.down, c.up = time.Time{}, now
 	c.set(abi.StateRecovery, now, "")
 	c.gate = gateResend
-	c.window = int(w.Depth)
+	c.window = int(min(w.Depth, trans.DepthMax)) // more elements there are not
 	c.resending = 0
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.Resend && t.Op.Changes() {
@@ -140,10 +144,17 @@ func (c *Core) compare(w *abi.Welcome) error {
 		return fmt.Errorf("the export shrank from %d to %d bytes: %w", s.Size, w.Size, unix.EIO)
 	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.hello.Mode&abi.PermWrite != 0:
 		return fmt.Errorf("another client had the read-write place in between: %w", unix.EIO)
-	case w.Verifier == s.Verifier:
-		return nil
-	case c.acked > c.flushed:
+	case w.Verifier != s.Verifier && c.acked > c.flushed:
 		return fmt.Errorf("the export restarted or failed and lost acknowledged writes that were not flushed: %w", unix.EIO)
+	}
+	return nil
+}
+
+// flushable counts the recoveries that a FLUSH did not survive. It judges only
+// a WELCOME that will be adopted: one refusal repeated is one recovery.
+func (c *Core) flushable(w *abi.Welcome) error {
+	if !c.saved.Known || w.Verifier == c.saved.Verifier {
+		return nil
 	}
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.Op == trans.Flush && t.Resend {
@@ -161,42 +172,66 @@ func (c *Core) compare(w *abi.Welcome) error {
 // users when it first came up.
 func (c *Core) fits(w *abi.Welcome) error {
 	if c.info == nil {
-		if w.Size < uint64(w.BlockMin) {
-			return fmt.Errorf("the export offers %d bytes, less than a block: %w", w.Size, unix.EPROTO)
+		switch i := c.shape(w); {
+		case i.Size == 0:
+			return fmt.Errorf("the export offers %d bytes in blocks of %d, the device would have less than a block: give it a larger size: %w",
+				w.Size, w.BlockMin, unix.EINVAL)
+		case i.MaxSize == 0:
+			return fmt.Errorf("requests of at most %d bytes are less than the export's block of %d: raise max-pages: %w",
+				min(c.hello.MaxSize, w.MaxSize), w.BlockMin, unix.EINVAL)
 		}
 		return nil
 	}
-	if w.MaxSize < c.info.MaxSize || w.BlockMin > c.info.BlockMin {
+	switch {
+	case w.MaxSize < c.info.MaxSize || w.BlockMin > c.info.BlockMin:
 		return fmt.Errorf("the export now takes requests of at most %d bytes in blocks of %d, this device promised %d in %d: give the export its old max-pages: %w",
 			w.MaxSize, w.BlockMin, c.info.MaxSize, c.info.BlockMin, unix.EINVAL)
+	case w.Mode&abi.PermWrite == 0 && !c.info.ReadOnly:
+		return fmt.Errorf("the export now grants reading only, this device promised writing: give the client its old rule: %w", unix.EROFS)
+	case c.info.Features&promised&^w.Features != 0:
+		return fmt.Errorf("the export no longer does all that this device promised (features %#x, they were %#x): %w",
+			w.Features, c.info.Features, unix.EOPNOTSUPP)
 	}
 	return nil
+}
+
+// promised are the features that a device's users rely on once they know them.
+const promised = abi.FeatureFlush | abi.FeatureFUA | abi.FeatureDiscard | abi.FeatureWriteZeroes
+
+// shape is the device that w would make: sizes are whole blocks.
+func (c *Core) shape(w *abi.Welcome) Info {
+	size := w.Size
+	if c.saved.Known {
+		size = c.saved.Size
+	}
+	if c.limit != 0 {
+		size = min(size, c.limit)
+	}
+	largest := min(c.hello.MaxSize, w.MaxSize)
+	return Info{
+		Size:      size - size%uint64(w.BlockMin),
+		BlockMin:  w.BlockMin,
+		BlockPref: max(w.BlockPref, w.BlockMin),
+		MaxSize:   largest - largest%w.BlockMin,
+		Features:  w.Features,
+		ReadOnly:  c.hello.Mode&w.Mode&abi.PermWrite == 0,
+	}
 }
 
 // adopt makes w the present link's, and the first one the device's shape.
 func (c *Core) adopt(w *abi.Welcome) {
 	c.welcome = *w
+	c.welcome.Mode &= c.hello.Mode // what was not asked for is not used
+	if c.info == nil {
+		i := c.shape(w)
+		c.info = &i
+	}
 	s := &c.saved
 	if !s.Known {
 		s.Size = w.Size
 	}
 	s.Known, s.StoreID, s.Tenure, s.Verifier = true, w.StoreID, w.Tenure, w.Verifier
 	s.store(c.page)
-	if c.info != nil {
-		return
-	}
-	size := s.Size
-	if c.limit != 0 {
-		size = min(size, c.limit)
-	}
-	c.info = &Info{
-		Size:      size - size%uint64(w.BlockMin),
-		BlockMin:  w.BlockMin,
-		BlockPref: max(w.BlockPref, w.BlockMin),
-		MaxSize:   min(c.hello.MaxSize, w.MaxSize),
-		Features:  w.Features,
-		ReadOnly:  w.Mode&abi.PermWrite == 0,
-	}
 }
 
 // Broken notes that the link is gone: what it carried is unanswered.

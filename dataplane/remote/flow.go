@@ -149,11 +149,12 @@ func (c *Core) account(t *trans.Trans, h *abi.Header) {
 }
 
 // Oldest is the longest age of a request that is in flight on the present
-// link.
+// link, counted from the link's start at the earliest: the time that it was
+// down is not the answer of the present peer.
 func (c *Core) Oldest(now time.Time) (age time.Duration) {
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {
-			return now.Sub(t.Born)
+			return min(now.Sub(t.Born), now.Sub(c.up))
 		}
 	}
 	return 0

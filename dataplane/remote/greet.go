@@ -3,8 +3,12 @@ package remote
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +19,7 @@ import (
 // greet speaks the handshake: the mark in CFG, HELLO, then WELCOME or why not.
 // It ends when the export is silent for handshakeTimeout; DRAINING counts as a
 // sign of life (the fence waits for a slow disk, that is no reason to leave).
+// Nothing else writes meanwhile.
 func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
 	if err := l.mark(); err != nil {
 		return nil, err
@@ -26,8 +31,8 @@ func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
 	h := abi.Header{Cmd: abi.MsgHello, Size: uint32(digest.Size() + len(attrs)), CSize: uint32(digest.Size())}
 	h.Put(head)
 	digest.Seal(head, attrs)
-	if _, err := l.stream.Write(frame); err != nil {
-		return nil, fmt.Errorf("greeting the peer: %w", err)
+	if err := l.say(frame); err != nil {
+		return nil, err
 	}
 	for {
 		attrs, err := l.control(&h, digest)
@@ -42,12 +47,16 @@ func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
 			continue
 		case abi.MsgWelcome:
 			w := new(abi.Welcome)
-			return w, w.Parse(attrs)
+			if err := w.Parse(attrs); err != nil {
+				return nil, err
+			}
+			return w, l.relax()
 		case abi.MsgRefuse:
 			var r abi.Refuse
 			if err := r.Parse(attrs); err != nil {
 				return nil, err
 			}
+			r.Text = printable(r.Text)
 			return nil, fmt.Errorf("the peer refused: %w", &r)
 		}
 		return nil, fmt.Errorf("the peer answered the greeting with %v: %w", h.Cmd, unix.EPROTO)
@@ -64,19 +73,38 @@ func (l *link) mark() error {
 	sent := h
 	var b [abi.HeaderSize]byte
 	h.Put(b[:])
-	if _, err := l.stream.Write(b[:]); err != nil {
-		return fmt.Errorf("greeting the peer: %w", err)
+	if err := l.say(b[:]); err != nil {
+		return err
 	}
 	if _, err := l.control(&h, crypt.DigestNone); err != nil {
 		return err
 	}
 	switch {
-	case h.Cmd != abi.MsgCFG || h.ID != sent.ID:
-		return fmt.Errorf("the peer does not speak this protocol: %w", unix.EPROTO)
-	case h.Flags == abi.MarkWelcome:
+	case h.Cmd == abi.MsgCFG && h.ID == sent.ID && h.Flags == abi.MarkWelcome:
 		return nil
+	case h == sent:
+		return fmt.Errorf("the peer is an original dst of 2009, which can neither report errors nor flush: run dstd there: %w", unix.EPROTONOSUPPORT)
 	}
-	return fmt.Errorf("the peer is an original dst of 2009, which can neither report errors nor flush: run dstd there: %w", unix.EPROTONOSUPPORT)
+	return fmt.Errorf("the peer does not speak this protocol: is it a dstd, of this version?: %w", unix.EPROTO)
+}
+
+// say sends b, all of it, in handshakeTimeout.
+func (l *link) say(b []byte) error {
+	if err := l.stream.SetWriteDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return err
+	}
+	if _, err := l.stream.Write(b); err != nil {
+		return refused(err)
+	}
+	return nil
+}
+
+// relax takes the handshake's deadlines back: from here on the keepalive judges.
+func (l *link) relax() error {
+	if err := l.stream.SetWriteDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return l.stream.SetReadDeadline(time.Time{})
 }
 
 // control receives one frame of the handshake and gives its attributes, valid
@@ -108,7 +136,20 @@ func (l *link) control(h *abi.Header, digest crypt.Digest) ([]byte, error) {
 	return b[size:total], nil
 }
 
-// refused words the error of a peer that closed without an answer.
+// refused words the error of a peer that closed without an answer, or gives none.
 func refused(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the peer connected and then said nothing for %v: is it a dstd, and alive?: %w", handshakeTimeout, err)
+	}
 	return fmt.Errorf("the peer ended the handshake (is this address in its security rules?): %w", err)
+}
+
+// printable makes a stranger's sentence fit for logs and terminals.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, s)
 }

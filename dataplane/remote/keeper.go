@@ -16,6 +16,10 @@ import (
 // link.
 const missedMax = 3
 
+// keepaliveMax is the longest interval that a peer may announce and that
+// anybody can configure.
+const keepaliveMax = time.Hour
+
 // control is a frame without payload that is sent again and again.
 type control struct {
 	conn.Frame

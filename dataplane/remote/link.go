@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
 	"dst/dataplane/conn"
+	"dst/dataplane/trans"
 )
 
 const (
@@ -68,7 +70,9 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 		return false, err
 	}
 	defer l.free()
-	stop := context.AfterFunc(ctx, l.bye) // Close while we wait for the peer
+	// Close while we wait for the peer. Before WELCOME there is no session to
+	// leave, and the handshake is the one that writes.
+	stop := onEnd(ctx, l.leave)
 	defer stop()
 	var hello abi.Hello
 	n.step(func(c *Core, now time.Time) { hello = c.Connected(now) })
@@ -77,6 +81,8 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 		l.out.Close()
 		return false, err
 	}
+	stop()
+	defer onEnd(ctx, l.bye)()
 	if err := n.attach(l, welcome); err != nil {
 		n.detach(l)
 		return false, err
@@ -84,6 +90,18 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 	err = l.serve()
 	n.detach(l)
 	return true, err
+}
+
+// onEnd runs f when ctx ends. cancel takes that back or, if f has begun, waits
+// until it has ended: nothing of a link outlives it.
+func onEnd(ctx context.Context, f func()) (cancel func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { f(); close(done) })
+	return sync.OnceFunc(func() {
+		if !stop() {
+			<-done
+		}
+	})
 }
 
 // attach makes l the present link: senders may write, and what was unanswered
@@ -160,6 +178,11 @@ func (n *Node) fail(s abi.State, errno unix.Errno, why string) {
 	n.mu.Lock()
 	orphans := n.core.Fail(s, errno, time.Now(), why)
 	n.mu.Unlock()
+	n.end(orphans)
+}
+
+// end completes what Fail took out of the table, and tells.
+func (n *Node) end(orphans []*trans.Trans) {
 	for _, t := range orphans {
 		front := t.Front
 		if t.Drop() {

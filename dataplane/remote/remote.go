@@ -133,10 +133,12 @@ func (n *Node) Start() {
 func (n *Node) Close() {
 	n.mu.Lock()
 	cancel := n.cancel
+	var orphans []*trans.Trans
 	if cancel == nil && n.core.fatal == 0 {
-		n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node is removed")
+		orphans = n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node is removed")
 	}
 	n.mu.Unlock()
+	n.end(orphans)
 	if cancel != nil {
 		cancel()
 		<-n.done

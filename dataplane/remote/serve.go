@@ -56,7 +56,7 @@ func (l *link) free() {
 // adopt takes over what WELCOME said about the link.
 func (l *link) adopt(w *abi.Welcome) {
 	l.limit = min(l.node.cfg.MaxSize, w.MaxSize)
-	l.peerKA = time.Duration(w.Keepalive) * time.Millisecond
+	l.peerKA = min(time.Duration(w.Keepalive)*time.Millisecond, keepaliveMax)
 }
 
 // abort closes the link from our side and remembers why.
@@ -77,6 +77,9 @@ type farewell struct {
 // Sent implements conn.Sender.
 func (f *farewell) Sent(*conn.Frame, error) { close(f.sent) }
 
+// leave closes the link because the node is removed.
+func (l *link) leave() { l.abort(fmt.Errorf("the node is removed: %w", unix.ESHUTDOWN)) }
+
 // bye tells the export that this client leaves for good, then closes. It runs
 // when the node is removed.
 func (l *link) bye() {
@@ -90,14 +93,11 @@ func (l *link) bye() {
 		case <-time.After(byeTimeout):
 		}
 	}
-	l.abort(fmt.Errorf("the node is removed: %w", unix.ESHUTDOWN))
+	l.leave()
 }
 
 // serve receives until the link breaks and says why it did.
 func (l *link) serve() error {
-	if err := l.stream.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
 	done := make(chan struct{})
 	var keeper sync.WaitGroup
 	keeper.Go(func() { l.keep(done) })
@@ -107,8 +107,11 @@ func (l *link) serve() error {
 	close(done)
 	l.stream.Close()
 	keeper.Wait()
-	if l.told != nil {
+	switch broke := l.out.Err(); {
+	case l.told != nil:
 		return l.told
+	case broke != nil: // what was received after that is only its consequence
+		return fmt.Errorf("the peer takes nothing any more: %w", broke)
 	}
 	if err == io.EOF {
 		err = fmt.Errorf("the peer closed the connection: %w", err)

@@ -50,7 +50,7 @@ func (n *Node) Counters() *abi.Counters {
 }
 
 // Set changes what may change while the node lives; nil leaves as is. Zero
-// means off and never.
+// means off and never; a keepalive is above it.
 func (n *Node) Set(keepalive, requestTimeout, failAfter *time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
