@@ -211,10 +211,9 @@ func (s *Server) Clients() int {
 	return len(s.clients)
 }
 
-// Close stops accepting, closes every client and waits until all their
-// transactions have come back: the caller must see to it that the device
-// completes them. It may be called more than once.
-func (s *Server) Close() {
+// Hangup stops accepting and closes every client: what the device answers from
+// here on reaches nobody. It does not wait, and Close must follow.
+func (s *Server) Hangup() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
@@ -237,5 +236,12 @@ func (s *Server) Close() {
 	for _, b := range spares {
 		mempool.FreePages(b)
 	}
+}
+
+// Close is Hangup, and waits until all transactions of the clients have come
+// back: the caller must see to it that the device completes them. It may be
+// called more than once.
+func (s *Server) Close() {
+	s.Hangup()
 	s.running.Wait()
 }

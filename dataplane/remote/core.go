@@ -98,11 +98,10 @@ func (c *Core) Connected(now time.Time) abi.Hello {
 	return h
 }
 
-// Welcome judges what the export granted. nil: the link is up, and what had
-// to be sent again has been given to send. fatal: the promise cannot be kept,
-// the caller must Fail with err. Otherwise the connection must be closed and
-// tried again later.
-func (c *Core) Welcome(w *abi.Welcome, now time.Time) (fatal bool, err error) {
+// Welcome judges what the export granted and remembers it. nil: Recover may
+// follow. fatal: the promise cannot be kept, the caller must Fail with err.
+// Otherwise the connection must be closed and tried again later.
+func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 	if w.Epoch != c.saved.Epoch {
 		return false, fmt.Errorf("the export answered epoch %d where %d was said: %w", w.Epoch, c.saved.Epoch, unix.EPROTO)
 	}
@@ -118,11 +117,17 @@ func (c *Core) Welcome(w *abi.Welcome, now time.Time) (fatal bool, err error) {
 		return true, err
 	}
 	c.adopt(w)
+	return false, nil
+}
+
+// Recover opens the link that Welcome accepted: what has to be sent again has
+// been given to send when it returns.
+func (c *Core) Recover(now time.Time) {
 	c.counters.Connects++
 	c.down, c.up = time.Time{}, now
 	c.set(abi.StateRecovery, now, "")
 	c.gate = gateResend
-	c.window = int(min(w.Depth, trans.DepthMax)) // more elements there are not
+	c.window = int(min(c.welcome.Depth, trans.DepthMax)) // more elements there are not
 	c.resending = 0
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.Resend && t.Op.Changes() {
@@ -130,7 +135,6 @@ func (c *Core) Welcome(w *abi.Welcome, now time.Time) (fatal bool, err error) {
 		}
 	}
 	c.pump(now)
-	return false, nil
 }
 
 // compare holds a later WELCOME against what is remembered: the same store,

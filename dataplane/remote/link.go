@@ -105,11 +105,11 @@ func onEnd(ctx context.Context, f func()) (cancel func()) {
 }
 
 // attach makes l the present link: senders may write, and what was unanswered
-// is sent again.
+// is sent again. The first time it lets the device appear before that, so that
+// who sees the node established finds it there.
 func (n *Node) attach(l *link, w *abi.Welcome) error {
 	n.mu.Lock()
-	n.out = l.out
-	fatal, err := n.core.Welcome(w, time.Now())
+	fatal, err := n.core.Welcome(w)
 	info := n.core.info
 	n.mu.Unlock()
 	switch {
@@ -118,16 +118,15 @@ func (n *Node) attach(l *link, w *abi.Welcome) error {
 	case err != nil:
 		return err
 	}
-	l.out.Flush()
-	n.publish()
 	l.adopt(w)
-	if n.env.Up != nil {
-		up := n.env.Up
+	if up := n.env.Up; up != nil {
 		n.env.Up = nil
 		if err := up(*info); err != nil {
 			return errFatal{err}
 		}
 	}
+	n.step(func(c *Core, now time.Time) { n.out = l.out; c.Recover(now) })
+	l.out.Flush()
 	return nil
 }
 

@@ -1,0 +1,137 @@
+package dataplane
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/crypt"
+	"dst/dataplane/export"
+)
+
+// exportNode is an export under its name.
+type exportNode struct {
+	conf    abi.Node
+	node    *export.Node
+	digest  crypt.Digest
+	started bool
+}
+
+// exportFlags are the flags that an export knows.
+const exportFlags = abi.NodeFlagReadOnly | abi.NodeFlagShared | abi.NodeFlagWritethrough | abi.NodeFlagDirect | abi.NodeFlagBuffered
+
+func (p *Plane) newExport(n *abi.Node) (node, error) {
+	e := &exportNode{conf: *n}
+	e.conf.Default, e.conf.Status = nil, nil
+	e.conf.Flags &^= abi.NodeFlagStarted
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if e.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
+		return nil, err
+	}
+	k := knobsOf(n)
+	e.node, err = export.New(export.Config{
+		Name: n.Name, Device: n.Device, Listen: n.Addrs, Size: n.Size, Flags: e.conf.Flags,
+		MaxPages: k.maxPages, Depth: k.depth, Workers: k.workers, Arena: k.arena,
+		Keepalive: k.keepalive, Digest: e.digest, StateDir: p.cfg.StateDir,
+	}, export.Env{Budget: p.budget, Ports: p.ports, Log: p.cfg.Log, Notify: p.cfg.Notify})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// check refuses what could never work.
+func (e *exportNode) check() error {
+	c := &e.conf
+	switch {
+	case !filepath.IsAbs(c.Device):
+		return fmt.Errorf("export %q needs the absolute path of a file or block device, not %q: %w", c.Name, c.Device, unix.EINVAL)
+	case len(c.Addrs) == 0:
+		return fmt.Errorf("export %q has no address to listen on: give one: %w", c.Name, unix.EDESTADDRREQ)
+	case c.Flags&^exportFlags != 0:
+		return fmt.Errorf("an export does not know the flags %v: %w", c.Flags&^exportFlags, unix.EINVAL)
+	case c.Flags&abi.NodeFlagDirect != 0 && c.Flags&abi.NodeFlagBuffered != 0:
+		return fmt.Errorf("direct and buffered exclude each other: %w", unix.EINVAL)
+	}
+	for _, a := range c.Addrs {
+		if err := a.Check(); err != nil {
+			return err
+		}
+	}
+	return checkKnobs(&c.Knobs)
+}
+
+func (e *exportNode) start() error {
+	if err := e.node.Start(); err != nil {
+		return err
+	}
+	e.started = true
+	return nil
+}
+
+func (e *exportNode) remove(force bool) error { return e.node.Close(force) }
+
+func (e *exportNode) stop() { _ = e.node.Close(true) }
+
+func (e *exportNode) set(n *abi.Node) error {
+	k := &n.Knobs
+	switch {
+	case k.RequestTimeout != nil || k.FailAfter != nil:
+		return fmt.Errorf("request-timeout and fail-after belong to remotes: %w", unix.EINVAL)
+	case n.Mask&^abi.NodeFlagReadOnly != 0:
+		return fmt.Errorf("of an export's flags only read-only can change: %w", unix.EINVAL)
+	}
+	if err := checkKnobs(k); err != nil {
+		return err
+	}
+	merge(&e.conf.Knobs, k)
+	e.conf.Flags = e.conf.Flags&^n.Mask | n.Flags&n.Mask
+	now := knobsOf(&e.conf)
+	readOnly := e.conf.Flags&abi.NodeFlagReadOnly != 0
+	e.node.Set(&now.keepalive, &now.workers, &readOnly)
+	return nil
+}
+
+func (e *exportNode) crypto(c *abi.Crypto) error {
+	digest, err := parseCrypto(c, e.started)
+	if err != nil {
+		return err
+	}
+	e.node.SetDigest(digest)
+	e.digest, e.conf.Hash = digest, c.Hash
+	return nil
+}
+
+func (e *exportNode) rule(r abi.Rule, add bool) error {
+	if add {
+		return e.node.AddRule(r)
+	}
+	return e.node.DelRule(r)
+}
+
+func (e *exportNode) config() *abi.Node {
+	n := e.conf
+	n.Status = &abi.Status{Rules: e.node.Rules()}
+	if e.started {
+		n.Flags |= abi.NodeFlagStarted
+	}
+	return &n
+}
+
+func (e *exportNode) get() *abi.Node {
+	n := e.config()
+	fillKnobs(n)
+	n.Size = e.node.Size()
+	n.Status = e.node.Status()
+	if e.digest == crypt.DigestNone {
+		n.Status.Warnings = append(n.Status.Warnings, "hash none: data is not checked on its way")
+	}
+	return n
+}
+
+func (e *exportNode) stats() *abi.Counters { return e.node.Counters() }

@@ -1,0 +1,323 @@
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/export"
+	"dst/dataplane/mempool"
+)
+
+// Config is what a Plane is made from.
+type Config struct {
+	Version  string
+	RunDir   string // on tmpfs: what must outlive the daemon but not the host
+	StateDir string // what must outlive the host: store ids
+	DevDir   string // links to the kernel devices
+	Budget   int64  // bytes of payload memory of all nodes; 0 = an eighth of RAM
+	Log      zerolog.Logger
+	Notify   func(abi.Event) // may be called from any goroutine, must not block
+}
+
+// node is what the Plane knows of a node, remote or export. A node's methods
+// are called with its place held, see Plane.hold.
+type node interface {
+	start() error
+	set(*abi.Node) error
+	crypto(*abi.Crypto) error
+	rule(abi.Rule, bool) error // add or remove
+	remove(force bool) error   // EBUSY naming who, unless force
+	stop()                     // end of the daemon: what must stay, stays
+	config() *abi.Node         // as given, with the rules in Status: what Restore needs
+	get() *abi.Node            // as it is
+	stats() *abi.Counters
+}
+
+// place is a name that is taken. Its lock orders what is done to the node
+// behind it; slow work on one node never holds up another.
+type place struct {
+	sync.Mutex
+	node node // nil: being added, or removed
+}
+
+// Plane is all nodes of a daemon, by name: the one door for the control plane.
+// Its methods may be called from any goroutine. Every error carries an errno
+// and a sentence.
+type Plane struct {
+	cfg     Config
+	run     *runDir
+	budget  *mempool.Budget
+	ports   *export.Ports
+	started time.Time
+
+	mu      sync.Mutex // guards what follows, never held across work
+	places  map[string]*place
+	sockets map[string]string // path of a front's socket: its node
+}
+
+// New makes the Plane of an empty daemon: directories are made and checked.
+// Restore brings back what an earlier daemon of this boot had.
+func New(c Config) (*Plane, error) {
+	if c.Budget == 0 {
+		c.Budget = defaultBudget()
+	}
+	run, err := openRunDir(c.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{c.StateDir, c.DevDir} {
+		if err := makeDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	notify := c.Notify
+	c.Notify = func(e abi.Event) {
+		e.Time = uint64(time.Now().UnixMilli())
+		notify(e)
+	}
+	return &Plane{cfg: c, run: run, budget: mempool.NewBudget(c.Budget), ports: export.NewPorts(c.Log),
+		started: time.Now(), places: make(map[string]*place), sockets: make(map[string]string)}, nil
+}
+
+// AddRemote adds a remote node; nobody is contacted.
+func (p *Plane) AddRemote(n *abi.Node) error { return p.add(n, abi.KindRemote) }
+
+// AddExport adds an export: its store is open and its addresses are bound when
+// it returns, and nobody is served.
+func (p *Plane) AddExport(n *abi.Node) error { return p.add(n, abi.KindExport) }
+
+func (p *Plane) add(n *abi.Node, kind abi.Kind) error {
+	n.Kind = kind
+	if err := p.reserve(n); err != nil {
+		return err
+	}
+	if n.Flags&abi.NodeFlagStarted != 0 {
+		if err := p.Start(n.Name); err != nil {
+			return p.undo(n.Name, err)
+		}
+	}
+	return nil
+}
+
+// reserve takes the name, makes the node and remembers it.
+func (p *Plane) reserve(n *abi.Node) error {
+	if err := abi.ValidName(n.Name); err != nil {
+		return err
+	}
+	at := new(place)
+	at.Lock()
+	defer at.Unlock()
+	p.mu.Lock()
+	if p.places[n.Name] != nil {
+		p.mu.Unlock()
+		return fmt.Errorf("node %q exists: choose another name or remove it first: %w", n.Name, unix.EEXIST)
+	}
+	p.places[n.Name] = at
+	p.mu.Unlock()
+	made, err := p.make(n)
+	if err == nil {
+		if err = p.run.save(made.config()); err != nil {
+			_ = made.remove(true)
+		}
+	}
+	if err != nil {
+		p.forget(n.Name)
+		return err
+	}
+	at.node = made
+	p.cfg.Notify(abi.Event{Kind: abi.EventKindAdd, Name: n.Name, State: abi.StateConfigured})
+	return nil
+}
+
+// undo removes a node whose "start" failed: a failed request leaves nothing.
+func (p *Plane) undo(name string, cause error) error {
+	if err := p.Del(name, true); err != nil {
+		return fmt.Errorf("%w (and removing it again: %v)", cause, err)
+	}
+	return cause
+}
+
+func (p *Plane) make(n *abi.Node) (node, error) {
+	if n.Kind == abi.KindRemote {
+		return p.newRemote(n)
+	}
+	return p.newExport(n)
+}
+
+// forget gives a name back and erases what the run directory has of it.
+func (p *Plane) forget(name string) {
+	p.run.erase(name)
+	p.mu.Lock()
+	delete(p.places, name)
+	p.mu.Unlock()
+}
+
+// hold calls f with the place of name held.
+func (p *Plane) hold(name string, f func(at *place) error) error {
+	p.mu.Lock()
+	at := p.places[name]
+	p.mu.Unlock()
+	if at != nil {
+		at.Lock()
+		defer at.Unlock()
+		if at.node != nil {
+			return f(at)
+		}
+	}
+	return fmt.Errorf("there is no node %q: see dstctl show: %w", name, unix.ENODEV)
+}
+
+// Start starts a node; a started one is left alone.
+func (p *Plane) Start(name string) error {
+	return p.change(name, abi.EventKindStart, node.start)
+}
+
+// Set changes the given values of a node.
+func (p *Plane) Set(n *abi.Node) error {
+	return p.change(n.Name, abi.EventKindChange, func(at node) error { return at.set(n) })
+}
+
+// Crypto sets digest, cipher and keys of a node that is not started.
+func (p *Plane) Crypto(c *abi.Crypto) error {
+	return p.change(c.Name, abi.EventKindChange, func(at node) error { return at.crypto(c) })
+}
+
+// AddRule adds a security rule to an export; an equal one gets r's permission.
+func (p *Plane) AddRule(name string, r abi.Rule) error {
+	return p.change(name, abi.EventKindChange, func(at node) error { return at.rule(r, true) })
+}
+
+// DelRule removes a security rule from an export.
+func (p *Plane) DelRule(name string, r abi.Rule) error {
+	return p.change(name, abi.EventKindChange, func(at node) error { return at.rule(r, false) })
+}
+
+// change does f to the node and, if it was done, remembers and tells it.
+func (p *Plane) change(name string, kind abi.EventKind, f func(node) error) error {
+	return p.hold(name, func(at *place) error {
+		if err := f(at.node); err != nil {
+			return err
+		}
+		if err := p.run.save(at.node.config()); err != nil {
+			return err
+		}
+		n := at.node.get()
+		p.cfg.Notify(abi.Event{Kind: kind, Name: name, State: n.Status.State, Reason: n.Status.Reason})
+		return nil
+	})
+}
+
+// Del removes a node. EBUSY, naming who, while it is in use, unless force,
+// which ends in bounded time.
+func (p *Plane) Del(name string, force bool) error {
+	return p.hold(name, func(at *place) error {
+		if err := at.node.remove(force); err != nil {
+			return err
+		}
+		at.node = nil
+		p.forget(name)
+		p.cfg.Notify(abi.Event{Kind: abi.EventKindDel, Name: name, State: abi.StateClosed})
+		return nil
+	})
+}
+
+// claim takes the path of a front's socket for a node; "" needs no claim.
+func (p *Plane) claim(path, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other := p.sockets[path]; other != "" {
+		return fmt.Errorf("socket %s belongs to node %q: choose another path: %w", path, other, unix.EADDRINUSE)
+	}
+	if path != "" {
+		p.sockets[path] = name
+	}
+	return nil
+}
+
+func (p *Plane) release(path string) {
+	p.mu.Lock()
+	delete(p.sockets, path)
+	p.mu.Unlock()
+}
+
+// Names are the names of all nodes, sorted.
+func (p *Plane) Names() []string {
+	p.mu.Lock()
+	names := make([]string, 0, len(p.places))
+	for name := range p.places {
+		names = append(names, name)
+	}
+	p.mu.Unlock()
+	slices.Sort(names)
+	return names
+}
+
+// Get is a node's configuration and state.
+func (p *Plane) Get(name string) (n *abi.Node, err error) {
+	err = p.hold(name, func(at *place) error {
+		n = at.node.get()
+		return nil
+	})
+	return n, err
+}
+
+// Stats are a node's counters.
+func (p *Plane) Stats(name string) (c *abi.Counters, err error) {
+	err = p.hold(name, func(at *place) error {
+		c = at.node.stats()
+		return nil
+	})
+	return c, err
+}
+
+// Restore makes the nodes that the run directory remembers, each on its own:
+// what cannot be made is logged and told, stays remembered, and blocks nothing.
+func (p *Plane) Restore() {
+	for _, n := range p.run.load(p.cfg.Log) {
+		if err := p.restore(n); err != nil {
+			p.cfg.Log.Error().Err(err).Str("node", n.Name).Msg("node could not be restored")
+			p.cfg.Notify(abi.Event{Kind: abi.EventKindError, Name: n.Name, Reason: err.Error()})
+		}
+	}
+}
+
+func (p *Plane) restore(n *abi.Node) error {
+	at := new(place)
+	made, err := p.make(n)
+	if err != nil {
+		return err
+	}
+	at.node = made
+	p.mu.Lock()
+	p.places[n.Name] = at
+	p.mu.Unlock()
+	for _, r := range n.Status.Rules {
+		if err := made.rule(r, true); err != nil {
+			return err
+		}
+	}
+	if n.Flags&abi.NodeFlagStarted != 0 {
+		return made.start()
+	}
+	return nil
+}
+
+// Close ends the daemon's service. What the run directory remembers stays, for
+// the next daemon.
+func (p *Plane) Close() {
+	for _, name := range p.Names() {
+		_ = p.hold(name, func(at *place) error {
+			at.node.stop()
+			at.node = nil
+			return nil
+		})
+	}
+	p.ports.Close()
+	p.run.close()
+}

@@ -1,0 +1,240 @@
+package dataplane
+
+import (
+	"crypto/rand"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/crypt"
+	"dst/dataplane/mempool"
+	"dst/dataplane/nbd"
+	"dst/dataplane/remote"
+)
+
+// remoteNode joins a remote to the front that offers it on this host. Before
+// its start it is a checked configuration and nothing else.
+type remoteNode struct {
+	plane  *Plane
+	conf   abi.Node
+	digest crypt.Digest
+	page   []byte
+
+	link  *remote.Node // nil until started
+	arena *mempool.Arena
+	front atomic.Pointer[nbd.Server] // nil until the first WELCOME
+}
+
+func (p *Plane) newRemote(n *abi.Node) (node, error) {
+	r := &remoteNode{plane: p, conf: *n}
+	r.conf.Default, r.conf.Status = nil, nil
+	r.conf.Flags &^= abi.NodeFlagStarted
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
+		return nil, err
+	}
+	if err = p.claim(n.Socket, n.Name); err != nil {
+		return nil, err
+	}
+	if r.page, err = p.run.page(n.Name); err != nil {
+		p.release(n.Socket)
+		return nil, err
+	}
+	return r, nil
+}
+
+// check refuses what could never work.
+func (r *remoteNode) check() error {
+	c := &r.conf
+	switch {
+	case len(c.Addrs) == 0:
+		return fmt.Errorf("remote %q has no peer: give its address: %w", c.Name, unix.EDESTADDRREQ)
+	case len(c.Export) > abi.NameMax || c.Export != "" && abi.ValidName(c.Export) != nil:
+		return fmt.Errorf("export name %q is not a node's name: %w", c.Export, unix.EINVAL)
+	case c.Attach == abi.AttachNbd:
+		return fmt.Errorf("the kernel device is not part of this version: use attach socket PATH or attach none: %w", unix.EOPNOTSUPP)
+	case c.Attach == abi.AttachSocket && !filepath.IsAbs(c.Socket):
+		return fmt.Errorf("attach socket needs an absolute path: %w", unix.EINVAL)
+	case c.Attach != abi.AttachSocket && c.Socket != "":
+		return fmt.Errorf("a socket path goes with attach socket only: %w", unix.EINVAL)
+	case c.Flags&^abi.NodeFlagReadOnly != 0:
+		return fmt.Errorf("a remote knows the flag read-only, not %v: %w", c.Flags&^abi.NodeFlagReadOnly, unix.EINVAL)
+	}
+	for _, a := range c.Addrs {
+		if err := a.Check(); err != nil {
+			return err
+		}
+	}
+	if c.Attach == abi.AttachSocket {
+		if err := r.checkSocket(); err != nil {
+			return err
+		}
+	}
+	return checkKnobs(&c.Knobs)
+}
+
+// checkSocket finds out now what would fail at the first WELCOME.
+func (r *remoteNode) checkSocket() error {
+	if info, err := os.Stat(filepath.Dir(r.conf.Socket)); err != nil || !info.IsDir() {
+		return fmt.Errorf("socket %s: its directory does not exist: make it first: %w", r.conf.Socket, unix.ENOENT)
+	}
+	if info, err := os.Lstat(r.conf.Socket); err == nil && info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("socket %s: something else is there: remove it or choose another path: %w", r.conf.Socket, unix.EEXIST)
+	}
+	return nil
+}
+
+func (r *remoteNode) start() error {
+	if r.link != nil {
+		return nil
+	}
+	k := knobsOf(&r.conf)
+	maxSize := k.maxPages * pageSize
+	arena, err := mempool.NewArena(r.plane.budget, int(max(arenaGuaranteed, uint64(maxSize))), int(max(k.arena, uint64(maxSize))), int(maxSize))
+	if err != nil {
+		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
+	}
+	var id abi.ID
+	_, _ = rand.Read(id[:])
+	r.link, err = remote.New(remote.Config{
+		Name: r.conf.Name, Export: orDefault(r.conf.Export, r.conf.Name), Peers: r.conf.Addrs,
+		ReadOnly: r.conf.Flags&abi.NodeFlagReadOnly != 0, Size: r.conf.Size,
+		MaxSize: maxSize, Depth: k.depth, Keepalive: k.keepalive, RequestTimeout: k.requestTimeout,
+		FailAfter: k.failAfter, Digest: r.digest, Page: r.page, ClientID: id,
+	}, remote.Env{
+		Arena: arena, Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
+		Up: r.up,
+	})
+	if err != nil {
+		arena.Close()
+		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
+	}
+	r.arena = arena
+	r.link.Start()
+	return nil
+}
+
+// up offers the device on this host: its shape is known now. Called once, by
+// the link's goroutine.
+func (r *remoteNode) up(remote.Info) error {
+	if r.conf.Attach != abi.AttachSocket {
+		return nil
+	}
+	link := r.link
+	front, err := nbd.Listen(r.conf.Socket, nbd.Device{
+		Name: r.conf.Name, Reserve: link.Reserve(), Submit: link.Submit, Kick: link.Kick,
+		Info: func() nbd.Info {
+			i, _ := link.Info()
+			return nbd.Info(i)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	r.front.Store(front)
+	return nil
+}
+
+func (r *remoteNode) remove(force bool) error {
+	if front := r.front.Load(); front != nil && front.Clients() > 0 && !force {
+		return fmt.Errorf("node %q is in use: %d NBD clients have %s open: disconnect them or say force: %w",
+			r.conf.Name, front.Clients(), r.conf.Socket, unix.EBUSY)
+	}
+	r.stop()
+	return nil
+}
+
+// stop ends service: clients see their connection end and no error, then the
+// link gives every transaction back, which the front waits for.
+func (r *remoteNode) stop() {
+	if r.link != nil {
+		if front := r.front.Load(); front != nil {
+			front.Hangup()
+		}
+		r.link.Close()
+		if front := r.front.Load(); front != nil {
+			front.Close()
+		}
+		r.arena.Close()
+	}
+	_ = unix.Munmap(r.page)
+	r.plane.release(r.conf.Socket)
+}
+
+func (r *remoteNode) set(n *abi.Node) error {
+	if n.Knobs.Workers != nil || n.Mask != 0 {
+		return fmt.Errorf("a remote has neither workers nor flags that can change: %w", unix.EINVAL)
+	}
+	if err := checkKnobs(&n.Knobs); err != nil {
+		return err
+	}
+	merge(&r.conf.Knobs, &n.Knobs)
+	if r.link != nil {
+		k := knobsOf(&r.conf)
+		r.link.Set(&k.keepalive, &k.requestTimeout, &k.failAfter)
+	}
+	return nil
+}
+
+func (r *remoteNode) crypto(c *abi.Crypto) error {
+	digest, err := parseCrypto(c, r.link != nil)
+	if err != nil {
+		return err
+	}
+	r.digest, r.conf.Hash = digest, c.Hash
+	return nil
+}
+
+func (r *remoteNode) rule(abi.Rule, bool) error {
+	return fmt.Errorf("node %q is a remote: security rules belong to exports: %w", r.conf.Name, unix.EOPNOTSUPP)
+}
+
+func (r *remoteNode) config() *abi.Node {
+	n := r.conf
+	n.Status = new(abi.Status)
+	if r.link != nil {
+		n.Flags |= abi.NodeFlagStarted
+	}
+	return &n
+}
+
+func (r *remoteNode) get() *abi.Node {
+	n := r.config()
+	if n.Export == "" {
+		n.Export = n.Name
+	}
+	fillKnobs(n)
+	if r.link == nil {
+		n.Status.State = abi.StateConfigured
+		return n
+	}
+	n.Status = r.link.Status()
+	if i, ok := r.link.Info(); ok {
+		n.Size = i.Size
+	}
+	if r.digest == crypt.DigestNone {
+		n.Status.Warnings = append(n.Status.Warnings, "hash none: data is not checked on its way")
+	}
+	return n
+}
+
+func (r *remoteNode) stats() *abi.Counters {
+	if r.link == nil {
+		return new(abi.Counters)
+	}
+	return r.link.Counters()
+}
+
+// milliseconds is d for the ABI.
+func milliseconds(d time.Duration) uint32 {
+	return uint32(min(d.Milliseconds(), math.MaxUint32))
+}

@@ -1,0 +1,180 @@
+package dataplane
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/remote"
+)
+
+// runDir is what a daemon leaves for the next one of the same boot:
+//
+//	boot                 boot id of the host
+//	lock                 held by the living daemon
+//	nodes/NAME/config    the node as it was configured (attributes of the control ABI)
+//	nodes/NAME/page      a remote's attachment, see remote.Saved
+//
+// It lies on tmpfs, so that nothing in it outlives the host.
+type runDir struct {
+	path string
+	lock *os.File
+}
+
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// openRunDir makes, checks and locks the run directory. What another boot
+// wrote is erased. Errors: EBUSY if another daemon has it.
+func openRunDir(path string) (*runDir, error) {
+	if err := makeDir(path); err != nil {
+		return nil, err
+	}
+	if err := ensureTmpfs(path); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("run directory %s belongs to another dstd: stop it or choose another -run: %w", path, unix.EBUSY)
+	}
+	d := &runDir{path, lock}
+	if err := d.checkBoot(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *runDir) close() { d.lock.Close() }
+
+// checkBoot erases the nodes of another boot: what their logs and pages say is
+// as untrue as after a crash of the host, which it was.
+func (d *runDir) checkBoot() error {
+	boot, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(d.path, "boot")
+	if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, boot) {
+		if err := os.RemoveAll(filepath.Join(d.path, "nodes")); err != nil {
+			return err
+		}
+		if err := writeFile(file, boot); err != nil {
+			return err
+		}
+	}
+	return makeDir(filepath.Join(d.path, "nodes"))
+}
+
+func (d *runDir) node(name string) string { return filepath.Join(d.path, "nodes", name) }
+
+// save remembers n's configuration, replacing what was remembered in one step.
+func (d *runDir) save(n *abi.Node) error {
+	b, err := abi.Marshal(n)
+	if err != nil {
+		return err
+	}
+	if err := makeDir(d.node(n.Name)); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(d.node(n.Name), "config"), b)
+}
+
+// erase forgets a node.
+func (d *runDir) erase(name string) { _ = os.RemoveAll(d.node(name)) }
+
+// load reads all remembered configurations; a damaged one is logged and
+// skipped.
+func (d *runDir) load(log zerolog.Logger) (nodes []*abi.Node) {
+	entries, err := os.ReadDir(filepath.Join(d.path, "nodes"))
+	if err != nil {
+		log.Error().Err(err).Msg("run directory cannot be read")
+	}
+	for _, e := range entries {
+		n := new(abi.Node)
+		b, err := os.ReadFile(filepath.Join(d.node(e.Name()), "config"))
+		if errors.Is(err, os.ErrNotExist) {
+			d.erase(e.Name()) // a daemon died while it added this node
+			continue
+		}
+		if err == nil {
+			err = abi.Unmarshal(b, n)
+		}
+		if err == nil && (n.Name != e.Name() || n.Status == nil) {
+			err = unix.EUCLEAN
+		}
+		if err != nil {
+			log.Error().Err(err).Str("node", e.Name()).Msg("remembered configuration cannot be read: add the node again")
+			continue
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// page maps the page that remembers a remote's attachment, making it if it is
+// new. The mapping is shared with the file, so that it outlives the daemon.
+func (d *runDir) page(name string) ([]byte, error) {
+	if err := makeDir(d.node(name)); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(d.node(name), "page"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// allocated, not sparse: a page that cannot be had later would be a SIGBUS
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, remote.SavedSize); err != nil {
+		return nil, fmt.Errorf("the run directory has no room for a node: %w", err)
+	}
+	return unix.Mmap(int(f.Fd()), 0, remote.SavedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+// makeDir makes a directory of the daemon, for root only, and refuses a
+// symlink in its place.
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("directory %s: %w", path, err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory: choose another: %w", path, unix.ENOTDIR)
+	}
+	return nil
+}
+
+// ensureTmpfs mounts a tmpfs on path unless one is there.
+func ensureTmpfs(path string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return fmt.Errorf("directory %s: %w", path, err)
+	}
+	if fs.Type == unix.TMPFS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("%s is not on tmpfs and none can be mounted there: choose a -run on tmpfs: %w", path, err)
+	}
+	return nil
+}
+
+// writeFile replaces a file in one step.
+func writeFile(path string, b []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
