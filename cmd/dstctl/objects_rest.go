@@ -1,0 +1,84 @@
+package main
+
+import "dst/abi"
+
+func cryptoObject() *object {
+	file := func(word, with string, attr uint16, doc string, at func(*request) *string) *arg {
+		return &arg{word: word, kind: kindFile, with: with, attr: attr, max: 4095, doc: doc, put: putPath(at)}
+	}
+	return &object{name: "crypto", doc: "digest, cipher and keys of a node", verbs: []*verb{
+		{name: "set", doc: "Set digest, cipher and keys.", run: runCrypto, some: true,
+			more: "Only the path of a key is sent; the daemon opens the file. Key bytes are never shown.",
+			args: []*arg{
+				{kind: kindName, need: true, attr: abi.AttrCryptoName, doc: "the node", put: putNew},
+				{word: "cipher", kind: kindAlg, with: "cipher-key", attr: abi.AttrCryptoCipher, doc: "the cipher", put: putText(func(r *request) *string { return &r.crypto.Cipher })},
+				file("cipher-key", "cipher", abi.AttrCryptoCipherKeyFile, "its key", func(r *request) *string { return &r.crypto.CipherKeyFile }),
+				{word: "hash", kind: kindAlg, attr: abi.AttrCryptoHash, doc: "the digest", put: putText(func(r *request) *string { return &r.crypto.Hash })},
+				file("hash-key", "hash", abi.AttrCryptoHashKeyFile, "its key, for a digest that has one", func(r *request) *string { return &r.crypto.HashKeyFile }),
+				{word: "threads", kind: kindNumber, attr: abi.AttrCryptoThreads, max: 1024, doc: "most workers that encrypt", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })},
+			},
+			example: []string{"crypto set vol0 hash crc32c"}},
+	}}
+}
+
+func startObject() *object {
+	return &object{name: "start", doc: "start a node", verbs: []*verb{
+		{doc: "Start a node.", run: runStart,
+			more: "An export accepts clients from now on. A remote calls its peer: the command waits until requests can flow " +
+				"(-wait, 10s by default), and ends with exit status 5 and the reason when they cannot yet; the remote keeps trying.",
+			args: []*arg{argName}, example: []string{"start vol0", "-wait 1m start disk0"}},
+	}}
+}
+
+func delObject() *object {
+	return &object{name: "del", doc: "remove a node", verbs: []*verb{
+		{also: []string{"delete"}, doc: "Remove a node.", run: runDel,
+			more: "A node in use is refused, naming who uses it: an export with a read-write client, a remote that is mounted, held or open.",
+			args: []*arg{argName,
+				{word: "force", attr: abi.AttrNodeDelFlags, doc: "although it is in use; requests under way fail", put: putForce}},
+			example: []string{"del vol0", "del disk0 force"}},
+	}}
+}
+
+func showObject() *object {
+	return &object{name: "show", doc: "show nodes: what they are and how they are", verbs: []*verb{
+		{also: []string{"list", "lst"}, doc: "Show a node, or all.", run: runShow,
+			more: "-s adds the counters, -d settings, sessions, rules and history, -br makes a table.",
+			args: []*arg{argSome}, example: []string{"show", "-d show vol0", "-j -p show vol0", "-br show"}},
+	}}
+}
+
+func statsObject() *object {
+	return &object{name: "stats", doc: "show counters", verbs: []*verb{
+		{doc: "Show the counters of a node, or of all.", run: runStats,
+			more: "Counters grow from zero while a node lives.",
+			args: []*arg{argSome}, example: []string{"stats vol0", "-h stats"}},
+	}}
+}
+
+func sysObject() *object {
+	return &object{name: "sys", doc: "the daemon itself", verbs: []*verb{
+		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show the daemon, and which protections took effect.", run: runSys,
+			example: []string{"sys show"}},
+	}}
+}
+
+func monitorObject() *object {
+	return &object{name: "monitor", doc: "show what happens, as it happens", verbs: []*verb{
+		{doc: "Show what happens, as it happens, until it is interrupted.", run: runMonitor,
+			more: "First a line \"exists\" for each node, then \"sync\", then one line for each event. " +
+				"When events were lost because they were not read in time, \"resync\" says how many and the nodes are listed again, up to the next \"sync\". " +
+				"With -j each line is one JSON object with event, ts and seq.",
+			example: []string{"monitor", "-t monitor", "-j monitor"}},
+	}}
+}
+
+func helpObject() *object {
+	word := func(name string, need bool) *arg {
+		return &arg{kind: &kind{name: name}, doc: "whose help", need: need, put: func(*parser, *arg, string) error { return nil }}
+	}
+	return &object{name: "help", doc: "print help; also as the last word of OBJECT and OBJECT COMMAND", verbs: []*verb{
+		{doc: "Print help.", run: runHelp, args: []*arg{word("OBJECT", false), word("COMMAND", false)},
+			example: []string{"help", "export help", "export add help"}},
+	}}
+}

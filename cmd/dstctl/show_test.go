@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"dst/abi"
+)
+
+// TestShow compares every form of output with the golden ones, which are part
+// of what dstctl promises.
+func TestShow(t *testing.T) {
+	for name, command := range map[string]string{
+		"show":            "show",
+		"show-one":        "show vol0",
+		"show-exports":    "export",
+		"show-remotes":    "remote list",
+		"show-details":    "-d show",
+		"show-statistics": "-s show",
+		"show-human":      "-s -h show disk0",
+		"show-oneline":    "-o -s show",
+		"show-brief":      "-br lst",
+		"show-json":       "-j show",
+		"show-json-all":   "-j -p -s -d show",
+		"stats":           "stats vol0",
+		"stats-brief":     "-br stats",
+		"stats-json":      "-j stats",
+		"sys":             "sys",
+		"sys-details":     "-details sys show",
+		"sys-json":        "-json -pretty sys show",
+		"security":        "security show vol0",
+		"security-json":   "-j security",
+		"help":            "help",
+		"help-object":     "remote help",
+		"help-command":    "remote add help",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := dstctl(t, exampleNodes(), command)
+			if got.code != exitDone || got.err != "" {
+				t.Fatalf("exit %d, %s", got.code, got.err)
+			}
+			golden(t, name+".golden", got.out)
+			if strings.HasPrefix(command, "-j") {
+				var doc struct{ Schema int }
+				if err := json.Unmarshal([]byte(got.out), &doc); err != nil || doc.Schema != 1 {
+					t.Errorf("schema %d, %v", doc.Schema, err)
+				}
+			}
+		})
+	}
+}
+
+// TestEmpty: a daemon without nodes is shown as nothing, and as empty lists.
+func TestEmpty(t *testing.T) {
+	for command, want := range map[string]string{
+		"show":             "",
+		"security":         "",
+		"-j show":          `{"schema":1,"nodes":[]}` + "\n",
+		"-j stats":         `{"schema":1,"stats":[]}` + "\n",
+		"-j security show": `{"schema":1,"rules":[]}` + "\n",
+	} {
+		if got := dstctl(t, newFake(), command); got.code != 0 || got.out != want {
+			t.Errorf("%s: %+v", command, got)
+		}
+	}
+}
+
+// TestTextAndJSON demands that text says what JSON says: each value of the
+// full JSON stands in the full text, in the form of the text.
+func TestTextAndJSON(t *testing.T) {
+	text := dstctl(t, exampleNodes(), "-s -d show").out
+	var doc any
+	if err := json.Unmarshal([]byte(dstctl(t, exampleNodes(), "-j -s -d show").out), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	var walk func(key string, v any)
+	walk = func(key string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, one := range v {
+				if k != "schema" {
+					walk(k, one)
+				}
+			}
+			return
+		case []any:
+			for _, one := range v {
+				walk(key, one)
+			}
+			return
+		case bool:
+			if !v {
+				return
+			}
+			walk(key, key)
+			return
+		case float64:
+			forms := []string{jsonNumber(v)}
+			if strings.HasSuffix(key, "_ms") || key == "value" {
+				forms = append(forms, textTime(uint64(v)), textAge(uint64(v)), "off")
+			}
+			for _, form := range forms {
+				if strings.Contains(text, form) {
+					n++
+					return
+				}
+			}
+			t.Errorf("%s: none of %q in the text", key, forms)
+		case string:
+			n++
+			if !strings.Contains(text, clean(v)) {
+				t.Errorf("%s: %q is not in the text", key, v)
+			}
+		}
+	}
+	walk("", doc)
+	if n < 100 {
+		t.Errorf("only %d values compared", n)
+	}
+}
+
+func jsonNumber(v float64) string {
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+// TestHostile: what a peer says does not reach the terminal as it is.
+func TestHostile(t *testing.T) {
+	for _, command := range []string{"show", "-d show", "-o show", "-br show", "stats"} {
+		d := exampleNodes()
+		d.order = append(d.order, "a\x1b]0;x\ab")
+		d.nodes[d.order[2]] = &abi.Node{Name: d.order[2], Kind: abi.KindRemote, Status: &abi.Status{Reason: "\x9b2J\u202e"}}
+		if got := dstctl(t, d, command); strings.ContainsAny(got.out, "\x1b\x9b\a\u202e") {
+			t.Errorf("%s: %q", command, got.out)
+		}
+	}
+}
+
+// TestWrongKind: export show and remote show name only their own.
+func TestWrongKind(t *testing.T) {
+	got := dstctl(t, exampleNodes(), "remote show vol0")
+	want := "Error: vol0 is a node, but no remote: see dstctl show vol0.\n  dstctl remote show vol0\n                     ^~~~\n"
+	if got.code != exitRefused || got.err != want {
+		t.Errorf("%+v", got)
+	}
+}
