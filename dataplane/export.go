@@ -31,7 +31,7 @@ func (p *Plane) newExport(n *abi.Node) (node, error) {
 	}
 	var err error
 	if e.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
-		return nil, err
+		return nil, abi.Blame(abi.AttrNodeHash, err)
 	}
 	k := knobsOf(n)
 	e.node, err = export.New(export.Config{
@@ -50,17 +50,17 @@ func (e *exportNode) check() error {
 	c := &e.conf
 	switch {
 	case !filepath.IsAbs(c.Device):
-		return fmt.Errorf("export %q needs the absolute path of a file or block device, not %q: %w", c.Name, c.Device, unix.EINVAL)
+		return abi.Blame(abi.AttrNodeDevice, fmt.Errorf("export %q needs the absolute path of a file or block device, not %q: %w", c.Name, c.Device, unix.EINVAL))
 	case len(c.Addrs) == 0:
-		return fmt.Errorf("export %q has no address to listen on: give one: %w", c.Name, unix.EDESTADDRREQ)
+		return abi.Blame(abi.AttrNodeAddress, fmt.Errorf("export %q has no address to listen on: give one: %w", c.Name, unix.EDESTADDRREQ))
 	case c.Flags&^exportFlags != 0:
-		return fmt.Errorf("an export does not know the flags %v: %w", c.Flags&^exportFlags, unix.EINVAL)
+		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("an export does not know the flags %v: %w", c.Flags&^exportFlags, unix.EINVAL))
 	case c.Flags&abi.NodeFlagDirect != 0 && c.Flags&abi.NodeFlagBuffered != 0:
-		return fmt.Errorf("direct and buffered exclude each other: %w", unix.EINVAL)
+		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("direct and buffered exclude each other: %w", unix.EINVAL))
 	}
-	for _, a := range c.Addrs {
+	for i, a := range c.Addrs {
 		if err := a.Check(); err != nil {
-			return err
+			return abi.BlameNth(abi.AttrNodeAddress, i, err)
 		}
 	}
 	return checkKnobs(&c.Knobs)

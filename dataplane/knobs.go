@@ -58,23 +58,24 @@ func knobsOf(n *abi.Node) knobs {
 func checkKnobs(k *abi.Knobs) error {
 	for _, c := range []struct {
 		name     string
+		attr     uint16
 		value    *uint32
 		low, top uint32
 	}{
-		{"max-pages", k.MaxPages, 1, abi.MaxRequest / pageSize},
-		{"depth", k.Depth, 1, trans.DepthMax},
-		{"keepalive", k.Keepalive, 10, 3600_000},
-		{"workers", k.Workers, 1, 1024},
+		{"max-pages", abi.AttrNodeMaxPages, k.MaxPages, 1, abi.MaxRequest / pageSize},
+		{"depth", abi.AttrNodeDepth, k.Depth, 1, trans.DepthMax},
+		{"keepalive", abi.AttrNodeKeepalive, k.Keepalive, 10, 3600_000},
+		{"workers", abi.AttrNodeWorkers, k.Workers, 1, 1024},
 	} {
 		if c.value != nil && (*c.value < c.low || *c.value > c.top) {
-			return fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE)
+			return abi.Blame(c.attr, fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE))
 		}
 	}
 	if k.Arena != nil && (*k.Arena < arenaGuaranteed || *k.Arena > 1<<40) {
-		return fmt.Errorf("arena %d is not from %d bytes to 1 TiB: %w", *k.Arena, arenaGuaranteed, unix.ERANGE)
+		return abi.Blame(abi.AttrNodeArena, fmt.Errorf("arena %d is not from %d bytes to 1 TiB: %w", *k.Arena, arenaGuaranteed, unix.ERANGE))
 	}
 	if k.LogAge != nil {
-		return fmt.Errorf("log-age belongs to the replay log, which this version does not have: %w", unix.EOPNOTSUPP)
+		return abi.Blame(abi.AttrNodeLogAge, fmt.Errorf("log-age belongs to the replay log, which this version does not have: %w", unix.EOPNOTSUPP))
 	}
 	return nil
 }

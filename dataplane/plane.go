@@ -76,11 +76,6 @@ func New(c Config) (*Plane, error) {
 			return nil, err
 		}
 	}
-	notify := c.Notify
-	c.Notify = func(e abi.Event) {
-		e.Time = uint64(time.Now().UnixMilli())
-		notify(e)
-	}
 	return &Plane{cfg: c, run: run, budget: mempool.NewBudget(c.Budget), ports: export.NewPorts(c.Log),
 		started: time.Now(), places: make(map[string]*place), sockets: make(map[string]string)}, nil
 }

@@ -40,10 +40,10 @@ func (p *Plane) newRemote(n *abi.Node) (node, error) {
 	}
 	var err error
 	if r.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
-		return nil, err
+		return nil, abi.Blame(abi.AttrNodeHash, err)
 	}
 	if err = p.claim(n.Socket, n.Name); err != nil {
-		return nil, err
+		return nil, abi.Blame(abi.AttrNodeSocket, err)
 	}
 	if r.page, err = p.run.page(n.Name); err != nil {
 		p.release(n.Socket)
@@ -57,21 +57,21 @@ func (r *remoteNode) check() error {
 	c := &r.conf
 	switch {
 	case len(c.Addrs) == 0:
-		return fmt.Errorf("remote %q has no peer: give its address: %w", c.Name, unix.EDESTADDRREQ)
+		return abi.Blame(abi.AttrNodeAddress, fmt.Errorf("remote %q has no peer: give its address: %w", c.Name, unix.EDESTADDRREQ))
 	case len(c.Export) > abi.NameMax || c.Export != "" && abi.ValidName(c.Export) != nil:
-		return fmt.Errorf("export name %q is not a node's name: %w", c.Export, unix.EINVAL)
+		return abi.Blame(abi.AttrNodeExport, fmt.Errorf("export name %q is not a node's name: %w", c.Export, unix.EINVAL))
 	case c.Attach == abi.AttachNbd:
-		return fmt.Errorf("the kernel device is not part of this version: use attach socket PATH or attach none: %w", unix.EOPNOTSUPP)
+		return abi.Blame(abi.AttrNodeAttach, fmt.Errorf("the kernel device is not part of this version: use attach socket PATH or attach none: %w", unix.EOPNOTSUPP))
 	case c.Attach == abi.AttachSocket && !filepath.IsAbs(c.Socket):
-		return fmt.Errorf("attach socket needs an absolute path: %w", unix.EINVAL)
+		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("attach socket needs an absolute path: %w", unix.EINVAL))
 	case c.Attach != abi.AttachSocket && c.Socket != "":
-		return fmt.Errorf("a socket path goes with attach socket only: %w", unix.EINVAL)
+		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("a socket path goes with attach socket only: %w", unix.EINVAL))
 	case c.Flags&^abi.NodeFlagReadOnly != 0:
-		return fmt.Errorf("a remote knows the flag read-only, not %v: %w", c.Flags&^abi.NodeFlagReadOnly, unix.EINVAL)
+		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("a remote knows the flag read-only, not %v: %w", c.Flags&^abi.NodeFlagReadOnly, unix.EINVAL))
 	}
-	for _, a := range c.Addrs {
+	for i, a := range c.Addrs {
 		if err := a.Check(); err != nil {
-			return err
+			return abi.BlameNth(abi.AttrNodeAddress, i, err)
 		}
 	}
 	if c.Attach == abi.AttachSocket {
@@ -85,10 +85,10 @@ func (r *remoteNode) check() error {
 // checkSocket finds out now what would fail at the first WELCOME.
 func (r *remoteNode) checkSocket() error {
 	if info, err := os.Stat(filepath.Dir(r.conf.Socket)); err != nil || !info.IsDir() {
-		return fmt.Errorf("socket %s: its directory does not exist: make it first: %w", r.conf.Socket, unix.ENOENT)
+		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("socket %s: its directory does not exist: make it first: %w", r.conf.Socket, unix.ENOENT))
 	}
 	if info, err := os.Lstat(r.conf.Socket); err == nil && info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("socket %s: something else is there: remove it or choose another path: %w", r.conf.Socket, unix.EEXIST)
+		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("socket %s: something else is there: remove it or choose another path: %w", r.conf.Socket, unix.EEXIST))
 	}
 	return nil
 }

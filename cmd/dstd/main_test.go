@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// TestMain lets the test binary be the daemon, for tests that need a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("DSTD_TEST_RUN") != "" {
+		os.Exit(run(os.Args[1:], os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"-h"}, exitDone, "Usage: dstd"},
+		{[]string{"-V"}, exitDone, ""},
+		{[]string{"-lgo-level", "info"}, exitUsage, "see dstd -h"},
+		{[]string{"start"}, exitUsage, "options only"},
+		{[]string{"-log-level", "loud"}, exitUsage, "none of debug"},
+		{[]string{"-log-format", "xml"}, exitUsage, "none of console"},
+	} {
+		var out bytes.Buffer
+		if code := run(c.args, &out); code != c.code || !strings.Contains(out.String(), c.says) {
+			t.Errorf("dstd %q: exit %d, %q", c.args, code, out.String())
+		}
+	}
+}
+
+func TestLogFormats(t *testing.T) {
+	for format, want := range map[string]string{"json": `"message":"hello"`, "console": "hello"} {
+		var out bytes.Buffer
+		log, flush, err := newLog(options{logLevel: "info", logFormat: format}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info().Msg("hello")
+		log.Debug().Msg("quiet")
+		flush()
+		if s := out.String(); !strings.Contains(s, want) || strings.Contains(s, "quiet") {
+			t.Errorf("%s: %q", format, s)
+		}
+	}
+}
+
+// TestRefusesWithoutNetAdmin runs the daemon as nobody.
+func TestRefusesWithoutNetAdmin(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become nobody")
+	}
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "/proc/self/exe", "-run", t.TempDir())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// nobody may not read the test's own directory: the binary is copied to a place he can read
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/dstd", b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for d := dir; d != "/tmp" && d != "/"; d = d[:strings.LastIndex(d, "/")] {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Args[len(cmd.Args)-3] = dir + "/dstd"
+	cmd.Env = append(os.Environ(), "DSTD_TEST_RUN=1")
+	out, err := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != exitFail || !strings.Contains(string(out), "CAP_NET_ADMIN") {
+		t.Fatalf("%v, exit %d: %s", err, code, out)
+	}
+}
+
+func TestEveryProtectionIsReported(t *testing.T) {
+	got := protect([]shield{
+		{"helmet", "buy one", func() error { return nil }},
+		{"boots", "buy two", func() error { return unix.EPERM }},
+	}, zerolog.Nop())
+	want := []abi.Protection{{Name: "helmet", Active: true}, {Name: "boots", Reason: "operation not permitted: buy two"}}
+	if !slices.Equal(got, want) {
+		t.Fatalf("%+v", got)
+	}
+}
