@@ -150,11 +150,10 @@ func (d *fakeDaemon) Rules(_ context.Context, name string) (all []*abi.NodeRules
 }
 
 func (d *fakeDaemon) Get(_ context.Context, name string) (*abi.Node, error) {
-	n, err := d.find("get", name)
-	if err == nil && d.get != nil {
+	if n := d.nodes[name]; n != nil && d.get != nil {
 		d.get(n)
 	}
-	return n, err
+	return d.find("get", name)
 }
 
 func (d *fakeDaemon) List(context.Context) (all []*abi.Node, err error) {
@@ -279,6 +278,28 @@ func dstctl(t *testing.T, d *fakeDaemon, command string, stdin ...string) result
 }
 
 func runWords(t *testing.T, d *fakeDaemon, words []string, terminal bool, stdin string) result {
+	t.Helper()
+	if d == nil {
+		return runAs(t, nil, words, terminal, stdin)
+	}
+	return runAs(t, d, words, terminal, stdin)
+}
+
+// runOn is dstctl against any daemon.
+func runOn(t *testing.T, d api, command string) result {
+	t.Helper()
+	return runAs(t, d, strings.Fields(command), false, "")
+}
+
+// silent is a daemon that does not answer START.
+type silent struct{ *fakeDaemon }
+
+func (silent) Start(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func runAs(t *testing.T, d api, words []string, terminal bool, stdin string) result {
 	t.Helper()
 	var out, wrong bytes.Buffer
 	code := run(t.Context(), world{

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -67,10 +68,12 @@ func (m *manual) section(name string) { m.line(".SH " + name) }
 
 // text writes one paragraph's words, a sentence a line.
 func (m *manual) text(s string) {
-	for sentence := range strings.SplitSeq(strings.ReplaceAll(s, ". ", ".\n"), "\n") {
+	for sentence := range strings.SplitSeq(sentenceEnd.ReplaceAllString(s, "$1.\n"), "\n") {
 		m.line(roff(sentence))
 	}
 }
+
+var sentenceEnd = regexp.MustCompile(`(\S)\. `)
 
 // prose writes a section of paragraphs.
 func (m *manual) prose(name string, paragraphs []string) {
@@ -101,7 +104,7 @@ func (m *manual) item(bold, value, text string) {
 func (m *manual) command(o *object, v *verb) {
 	m.line(".SS dstctl " + roff(strings.TrimSpace(o.name+" "+v.name)))
 	for _, piece := range synopsis(o, v) {
-		m.line(roff(piece))
+		m.line(strings.ReplaceAll(roff(piece), " ", `\ `) + `\&`) // stays on one line, ends no sentence
 	}
 	m.line(".P")
 	m.text(v.doc)

@@ -94,8 +94,11 @@ func (s *session) printEvent(v eventView) error {
 	if v.Lost > 0 {
 		text += fmt.Sprintf(" lost %d", v.Lost)
 	}
+	if s.opts.details && v.Seq > 0 {
+		text += fmt.Sprintf(" seq %d", v.Seq)
+	}
 	if v.Reason != "" {
-		text += ": " + v.Reason
+		text += " reason " + v.Reason
 	}
 	if s.opts.stamps {
 		local := v.Time

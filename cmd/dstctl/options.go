@@ -42,7 +42,7 @@ var optionTable = []option{
 	{"o", "oneline", "", "each record on one line, its line breaks as \\", on(func(o *options) *bool { return &o.oneline })},
 	{"br", "brief", "", "a table, one line for each node", on(func(o *options) *bool { return &o.brief })},
 	{"h", "human", "", "counters in human units; alone: this text", on(func(o *options) *bool { return &o.human })},
-	{"t", "timestamp", "", "monitor: the time before each line", on(func(o *options) *bool { return &o.stamps })},
+	{"t", "timestamp", "", "monitor: the time before each line (with -d also its number)", on(func(o *options) *bool { return &o.stamps })},
 	{"n", "netns", "NETNS", "work in that network namespace, a name of ip-netns(8) or a path", func(o *options, s string) error {
 		if s == "" {
 			return fmt.Errorf("the namespace has no name")
