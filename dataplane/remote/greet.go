@@ -50,7 +50,8 @@ func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
 			if err := w.Parse(attrs); err != nil {
 				return nil, err
 			}
-			return w, l.relax()
+			l.relax()
+			return w, nil
 		case abi.MsgRefuse:
 			var r abi.Refuse
 			if err := r.Parse(attrs); err != nil {
@@ -99,12 +100,11 @@ func (l *link) say(b []byte) error {
 	return nil
 }
 
-// relax takes the handshake's deadlines back: from here on the keepalive judges.
-func (l *link) relax() error {
-	if err := l.stream.SetWriteDeadline(time.Time{}); err != nil {
-		return err
-	}
-	return l.stream.SetReadDeadline(time.Time{})
+// relax takes the handshake's deadlines back: from here on the keepalive
+// judges. A stream that refuses is closed, the next use of it tells.
+func (l *link) relax() {
+	_ = l.stream.SetWriteDeadline(time.Time{})
+	_ = l.stream.SetReadDeadline(time.Time{})
 }
 
 // control receives one frame of the handshake and gives its attributes, valid

@@ -34,6 +34,7 @@ func (n *Node) run(ctx context.Context) {
 	defer close(n.done)
 	pause := pauseMin
 	for attempt := 0; ctx.Err() == nil; attempt++ {
+		began := time.Now()
 		up, err := n.once(ctx, n.cfg.Peers[attempt%len(n.cfg.Peers)])
 		if ctx.Err() != nil {
 			break
@@ -42,7 +43,7 @@ func (n *Node) run(ctx context.Context) {
 			n.fail(abi.StateFailed, unix.EIO, fatal.Error())
 			return
 		}
-		if up {
+		if up && time.Since(began) > pauseMax { // else it may go on so for ever
 			pause = pauseMin
 		}
 		n.broken(err.Error())

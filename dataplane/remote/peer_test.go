@@ -34,12 +34,16 @@ type peer struct {
 	// on sees each request; false means that it does not get the usual answer.
 	on    func(p *peer, l *line, h *abi.Header, data []byte) bool
 	lines []*line
+	// play, if set, may take a whole connection over: true means that it did.
+	play    func(l *line) bool
+	serving sync.WaitGroup // connections
 }
 
 // line is one connection as the peer sees it.
 type line struct {
 	conn.Stream
-	n int
+	n  int
+	fd int // if it is a socket
 }
 
 func newPeer() *peer {
@@ -51,15 +55,23 @@ func newPeer() *peer {
 // dial is the node's Env.Dial.
 func (p *peer) dial(context.Context, abi.Addr) (conn.Stream, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.dialErr != nil {
-		return nil, p.dialErr
+	err := p.dialErr
+	p.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
 	a, b := conntest.Pipe()
-	l := &line{Stream: b, n: len(p.lines) + 1}
-	p.lines = append(p.lines, l)
-	go p.serve(l)
+	p.answerOn(&line{Stream: b})
 	return a, nil
+}
+
+// answerOn serves l, the newest connection.
+func (p *peer) answerOn(l *line) {
+	p.mu.Lock()
+	p.lines = append(p.lines, l)
+	l.n = len(p.lines)
+	p.mu.Unlock()
+	p.serving.Go(func() { p.serve(l) })
 }
 
 // cut ends the newest connection.
@@ -98,16 +110,27 @@ func (l *line) recv(d crypt.Digest) (h abi.Header, data []byte, err error) {
 
 func (l *line) send(h abi.Header, data []byte, d crypt.Digest) error {
 	h.CSize, h.Size = uint32(d.Size()), uint32(d.Size()+len(data))
+	_, err := l.Write(frame(h, data, d))
+	return err
+}
+
+// frame is h as it is, with a digest that is right and data.
+func frame(h abi.Header, data []byte, d crypt.Digest) []byte {
 	b := make([]byte, abi.HeaderSize+d.Size(), abi.HeaderSize+d.Size()+len(data))
 	h.Put(b)
 	d.Seal(b, data)
-	_, err := l.Write(append(b, data...))
-	return err
+	return append(b, data...)
 }
 
 // serve greets and answers until the connection ends.
 func (p *peer) serve(l *line) {
 	defer l.Close()
+	p.mu.Lock()
+	play := p.play
+	p.mu.Unlock()
+	if play != nil && play(l) {
+		return
+	}
 	if p.greet(l) != nil {
 		return
 	}
@@ -145,23 +168,11 @@ func (p *peer) serve(l *line) {
 }
 
 func (p *peer) greet(l *line) error {
-	mark, _, err := l.recv(crypt.DigestNone)
+	hello, err := p.meet(l)
 	if err != nil {
-		return err
-	}
-	if err := l.send(abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: mark.ID}, nil, crypt.DigestNone); err != nil {
-		return err
-	}
-	_, attrs, err := l.recv(crc)
-	if err != nil {
-		return err
-	}
-	var hello abi.Hello
-	if err := hello.Parse(attrs); err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.hellos = append(p.hellos, hello)
 	w, refuse := p.welcome, p.refuse
 	p.mu.Unlock()
 	if refuse != nil {
@@ -169,6 +180,28 @@ func (p *peer) greet(l *line) error {
 	}
 	w.Epoch = hello.Epoch
 	return l.send(abi.Header{Cmd: abi.MsgWelcome}, w.Append(nil), crc)
+}
+
+// meet is the greeting up to the client's HELLO.
+func (p *peer) meet(l *line) (hello abi.Hello, err error) {
+	mark, _, err := l.recv(crypt.DigestNone)
+	if err != nil {
+		return hello, err
+	}
+	if err = l.send(abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: mark.ID}, nil, crypt.DigestNone); err != nil {
+		return hello, err
+	}
+	_, attrs, err := l.recv(crc)
+	if err != nil {
+		return hello, err
+	}
+	if err = hello.Parse(attrs); err != nil {
+		return hello, err
+	}
+	p.mu.Lock()
+	p.hellos = append(p.hellos, hello)
+	p.mu.Unlock()
+	return hello, nil
 }
 
 // answer does a request on the peer's disk.
@@ -253,6 +286,14 @@ func start(t testing.TB, p *peer, change func(*Config)) *bench {
 
 func restart(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	t.Helper()
+	b := assemble(t, p, page, change)
+	b.node.Start()
+	return b
+}
+
+// assemble makes a node that is not started.
+func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
+	t.Helper()
 	arena, err := mempool.NewArena(mempool.NewBudget(64<<20), 4<<20, 4<<20, 1<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +309,6 @@ func restart(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 		t.Fatal(err)
 	}
 	b.user = &user{n, make(chan *trans.Trans, 64)}
-	n.Start()
-	t.Cleanup(func() { n.Close(); arena.Close() })
+	t.Cleanup(func() { n.Close(); p.serving.Wait(); arena.Close() })
 	return b
 }
