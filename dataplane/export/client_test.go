@@ -90,15 +90,21 @@ func (c *client) mark() error {
 
 // greet does the whole handshake; errors are *abi.Refuse if the export refused.
 func (c *client) greet(hello abi.Hello) error {
+	if err := c.say(hello); err != nil {
+		return err
+	}
+	return c.answer()
+}
+
+// say sends mark and HELLO.
+func (c *client) say(hello abi.Hello) error {
 	if err := c.mark(); err != nil {
 		return err
 	}
 	c.hello = hello
 	b := hello.Append(nil)
-	if _, err := c.st.Write(frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(b))}, b)); err != nil {
-		return err
-	}
-	return c.answer()
+	_, err := c.st.Write(frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(b))}, b))
+	return err
 }
 
 // answer waits for WELCOME or REFUSE.
@@ -210,7 +216,9 @@ type world struct {
 
 func anyone(perm abi.Perm) abi.Rule { return abi.Rule{Kind: abi.RuleKindAny, Perm: perm} }
 
-func loopback() abi.Addr { return abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:0")) }
+func loopback() abi.Addr {
+	return abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:0"))
+}
 
 // newWorld starts an export of disk (or, if nil, of c.Device) on TCP.
 func newWorld(t testing.TB, c Config, disk *Disk) *world {
@@ -312,4 +320,11 @@ func wantBytes(t testing.TB, what string, got, want []byte) {
 	if !bytes.Equal(got, want) {
 		t.Fatalf("%s: other bytes than expected", what)
 	}
+}
+
+// holder is the seat of the read-write client.
+func (w *world) holder() *Seat {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.core.Holder()
 }

@@ -215,7 +215,7 @@ func (c *Core) join(op *Op, phase opPhase) {
 // enlist puts op behind the changes that arrived before it.
 func (c *Core) enlist(op *Op) {
 	for o := c.first; o != nil; o = o.next {
-		if o.overlaps(op) {
+		if c.ordered(o, op) {
 			op.blockers++
 		}
 	}
@@ -231,7 +231,7 @@ func (c *Core) enlist(op *Op) {
 // unlist takes op out and readies those that waited for it alone.
 func (c *Core) unlist(op *Op) {
 	for o := op.next; o != nil; o = o.next {
-		if !o.overlaps(op) {
+		if !c.ordered(op, o) {
 			continue
 		}
 		if o.blockers--; o.blockers == 0 {
@@ -249,6 +249,13 @@ func (c *Core) unlist(op *Op) {
 		op.next.prev = op.prev
 	}
 	op.prev, op.next = nil, nil
+}
+
+// ordered tells whether b has to wait for a, which arrived before it. That holds
+// across sessions too; without the fence only inside of one, as in a server
+// that knows neither.
+func (c *Core) ordered(a, b *Op) bool {
+	return a.overlaps(b) && (a.seat == b.seat || !c.unfenced)
 }
 
 func (op *Op) overlaps(o *Op) bool { return op.Off < o.Off+o.Len && o.Off < op.Off+op.Len }

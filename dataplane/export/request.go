@@ -131,14 +131,14 @@ func (n *Node) run(op *Op) {
 			n.synced(errnoOf(n.disk.Store.Flush()))
 		} else {
 			r := op.Owner.(*request)
-			out := r.s.out // r is another's as soon as it is answered
+			s := r.s // r is another's as soon as it is answered
 			if op.Kind == KindRead {
 				_ = n.read(r, true) // with waiting, it is done
-				out.Flush()
+				s.deliver()
 				return // a READ gives nobody a turn
 			}
 			n.end(r, n.change(r))
-			out.Flush()
+			s.deliver()
 		}
 		op = n.next()
 	}
@@ -169,9 +169,9 @@ func (n *Node) next() *Op {
 			return op
 		}
 		r := op.Owner.(*request)
-		out := r.s.out
+		s := r.s
 		r.conclude()
-		out.Flush()
+		s.deliver()
 	}
 }
 
@@ -198,9 +198,9 @@ func (n *Node) synced(errno unix.Errno) {
 	for op := over; op != nil; {
 		r := op.Owner.(*request)
 		op = op.Follow()
-		out := r.s.out
+		s := r.s
 		r.conclude()
-		out.Flush()
+		s.deliver()
 	}
 	n.failed(errno)
 	n.carryOut(acts)

@@ -31,6 +31,7 @@ type session struct {
 
 	in      *conn.In // owned by the worker with the reading role, as spare is
 	spare   *request
+	taken   int // requests since the last flush by the role's holder
 	out     *conn.Out
 	buffer  []byte
 	arena   *mempool.Arena
@@ -39,6 +40,7 @@ type session struct {
 	ping    pingFrame
 
 	live    atomic.Bool // out is there: it can be cut
+	parsing atomic.Bool // the role's holder will flush before it waits for anything
 	reading atomic.Bool // the role's holder waits for the peer
 	asked   atomic.Bool // a sign of life is wanted (Core.Alive)
 	dead    atomic.Bool // nothing is started or answered any more
@@ -94,7 +96,7 @@ func (s *session) serve(w *worker) {
 			return
 		}
 		if !s.crew.pass() {
-			s.out.Flush() // nobody reads on, so nobody else will
+			s.flush() // nobody reads on, so nobody else will
 		}
 		s.node.run(op)
 		if !s.crew.back(w) {
@@ -106,10 +108,15 @@ func (s *session) serve(w *worker) {
 // lead reads requests and does those that cannot wait, until one may; that one
 // is for the caller to run, after it has passed the reading role on.
 func (s *session) lead() (*Op, error) {
+	s.parsing.Store(true)
 	for {
 		r, err := s.take()
 		if err != nil {
 			return nil, err
+		}
+		if s.taken++; s.taken >= flushEvery {
+			s.taken = 0
+			s.out.Flush()
 		}
 		if op := s.inline(r); op != nil {
 			return op, nil
@@ -139,12 +146,32 @@ func (s *session) inline(r *request) *Op {
 	return op
 }
 
+// flushEvery is after how many requests the answers so far leave, although more
+// requests are there to be read.
+const flushEvery = 32
+
+// flush lets all answers leave: the role's holder is about to wait. Whoever
+// pushes one after it sees that nobody will do it for him (deliver).
+func (s *session) flush() {
+	s.parsing.Store(false)
+	s.taken = 0
+	s.out.Flush()
+}
+
+// deliver lets answers leave, now or, while requests are being parsed, together
+// with those of the requests that follow.
+func (s *session) deliver() {
+	if !s.parsing.Load() {
+		s.out.Flush()
+	}
+}
+
 // peek waits for n bytes. What was answered so far leaves before it waits.
 func (s *session) peek(n int) ([]byte, error) {
 	if s.in.Buffered() >= n {
 		return s.in.Peek(n)
 	}
-	s.out.Flush()
+	s.flush()
 	s.reading.Store(true)
 	b, err := s.in.Peek(n)
 	s.heard()
@@ -156,7 +183,7 @@ func (s *session) read(b []byte) error {
 	if s.in.Buffered() >= len(b) {
 		return s.in.ReadFull(b)
 	}
-	s.out.Flush()
+	s.flush()
 	s.reading.Store(true)
 	err := s.in.ReadFull(b)
 	s.heard()
@@ -166,6 +193,7 @@ func (s *session) read(b []byte) error {
 // heard is the end of a wait for the peer.
 func (s *session) heard() {
 	s.reading.Store(false)
+	s.parsing.Store(true)
 	if s.asked.Load() && s.asked.Swap(false) {
 		s.node.alive(s)
 	}
@@ -179,11 +207,12 @@ func (s *session) element() (*request, error) {
 	}
 	if r = s.reserve.TryGet(); r == nil {
 		s.node.count.memoryWaits.Add(1)
-		s.out.Flush()
+		s.flush()
 		var ok bool
 		if r, ok = s.reserve.Get(s.stop); !ok {
 			return nil, io.ErrClosedPipe
 		}
+		s.parsing.Store(true)
 	}
 	return r, nil
 }
@@ -192,11 +221,12 @@ func (s *session) element() (*request, error) {
 func (s *session) memory(r *request, n uint32) error {
 	if r.data = s.arena.TryGet(int(n)); r.data == nil {
 		s.node.count.memoryWaits.Add(1)
-		s.out.Flush()
+		s.flush()
 		var ok bool
 		if r.data, ok = s.arena.Get(int(n), s.stop); !ok {
 			return io.ErrClosedPipe
 		}
+		s.parsing.Store(true)
 	}
 	return nil
 }
@@ -298,7 +328,7 @@ func (s *session) request(r *request, head []byte) (done bool, err error) {
 
 // drain passes by the payload of a WRITE that is too large, then refuses it.
 func (s *session) drain(r *request, payload uint32) error {
-	s.out.Flush()
+	s.flush()
 	s.reading.Store(true)
 	err := s.in.Discard(int64(payload))
 	s.heard()

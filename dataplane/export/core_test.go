@@ -1,0 +1,516 @@
+package export
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+var epoch0 = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// seeded gives the same bytes for the same seed.
+type seeded struct{ *rand.Rand }
+
+func (s seeded) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(s.Uint32())
+	}
+	return len(b), nil
+}
+
+func testCore(change func(*CoreConfig)) *Core {
+	c := CoreConfig{Name: "vol0", Keepalive: time.Second, Rand: seeded{rand.New(rand.NewPCG(1, 2))}, Tenure: abi.ID{7}}
+	if change != nil {
+		change(&c)
+	}
+	return NewCore(c)
+}
+
+// come is a HELLO that must get a seat.
+func come(t *testing.T, c *Core, id byte, epoch uint64, mode abi.Perm) *Seat {
+	t.Helper()
+	h := helloOf(id, epoch, mode)
+	s, r := c.Hello(&h, abi.PermRW, nil)
+	if r != nil {
+		t.Fatal(r)
+	}
+	return s
+}
+
+// settled is a HELLO that must be granted at once.
+func settled(t *testing.T, c *Core, id byte, epoch uint64, mode abi.Perm) *Seat {
+	t.Helper()
+	s := come(t, c, id, epoch, mode)
+	wantVerdict(t, c, s, epoch0, Granted)
+	c.Install(s)
+	c.Actions()
+	return s
+}
+
+func wantVerdict(t *testing.T, c *Core, s *Seat, now time.Time, v Verdict) *abi.Refuse {
+	t.Helper()
+	got, r, _ := c.Poll(s, now)
+	want(t, "verdict", got, v)
+	return r
+}
+
+func write(off, n uint64) *Op { return &Op{Kind: KindWrite, Off: off, Len: n} }
+
+// did tells whether the core wanted that done, and forgets what else it wanted.
+func did(c *Core, kind ActionKind, s *Seat) bool {
+	return slices.ContainsFunc(c.Actions(), func(a Action) bool { return a.Kind == kind && a.Seat == s })
+}
+
+func TestFenceWaitsForRunningChanges(t *testing.T) {
+	c := testCore(nil)
+	old := settled(t, c, 1, 1, abi.PermRW)
+	running, parked := write(0, 4096), write(512, 512)
+	want(t, "first", c.Begin(old, running), Now)
+	want(t, "overlapping", c.Begin(old, parked), Later)
+	young := come(t, c, 1, 2, abi.PermRW)
+	wantVerdict(t, c, young, epoch0, Draining)
+	want(t, "old one cut", did(c, Cut, old), true)
+	want(t, "old one", old.Fenced(), true)
+	want(t, "late request", c.Begin(old, write(8192, 512)), Never)
+	wantVerdict(t, c, young, epoch0, Draining)
+	want(t, "End", c.End(running, 0, false), Never)
+	want(t, "its answer", running.Reply(), ReplyNone)
+	op, turn := c.Next()
+	want(t, "parked one comes out", op, parked)
+	want(t, "but does not run", turn, Never)
+	want(t, "woken", did(c, Wake, young), true)
+	wantVerdict(t, c, young, epoch0, Granted)
+}
+
+func TestUnfencedRunsOn(t *testing.T) {
+	c := testCore(nil)
+	c.unfenced = true
+	old := settled(t, c, 1, 1, abi.PermRW)
+	running := write(0, 4096)
+	want(t, "first", c.Begin(old, running), Now)
+	wantVerdict(t, c, come(t, c, 1, 2, abi.PermRW), epoch0, Granted)
+}
+
+func TestOldEpochsAreStale(t *testing.T) {
+	c := testCore(nil)
+	settled(t, c, 1, 5, abi.PermRW)
+	for _, epoch := range []uint64{1, 4, 5} {
+		h := helloOf(1, epoch, abi.PermRW)
+		_, r := c.Hello(&h, abi.PermRW, nil)
+		if r == nil || r.Code != abi.RefuseStale || r.Errno != unix.ESTALE {
+			t.Errorf("epoch %d: %v", epoch, r)
+		}
+	}
+	first, second := come(t, c, 1, 6, abi.PermRW), come(t, c, 1, 7, abi.PermRW)
+	if r := wantVerdict(t, c, first, epoch0, Refused); r.Code != abi.RefuseStale {
+		t.Error(r)
+	}
+	wantVerdict(t, c, second, epoch0, Granted)
+	c.Leave(second)
+	h := helloOf(1, 7, abi.PermRW)
+	if _, r := c.Hello(&h, abi.PermRW, nil); r == nil {
+		t.Error("an epoch was forgotten when its session ended")
+	}
+}
+
+func TestEpochsAreBounded(t *testing.T) {
+	c := testCore(nil)
+	settled(t, c, 1, 9, abi.PermRead)
+	for i := range 3 * maxEpochs {
+		h := helloOf(2, 1, abi.PermRead)
+		h.ClientID[5], h.ClientID[6] = byte(i>>8), byte(i)
+		s, r := c.Hello(&h, abi.PermRead, nil)
+		if r != nil {
+			t.Fatal(r)
+		}
+		c.Leave(s)
+	}
+	want(t, "epochs remembered", len(c.known), maxEpochs)
+	want(t, "epoch of the one with a seat", c.newest(abi.ID{1}), 9)
+}
+
+func TestSeatsAreBounded(t *testing.T) {
+	c := testCore(nil)
+	for i := range maxSeats + 1 {
+		h := helloOf(2, 1, abi.PermRead)
+		h.ClientID[5], h.ClientID[6] = byte(i>>8), byte(i)
+		_, r := c.Hello(&h, abi.PermRead, nil)
+		if (r != nil) != (i == maxSeats) {
+			t.Fatalf("seat %d: %v", i, r)
+		}
+	}
+}
+
+func TestHolderKeepsItsPlaceWhenItLives(t *testing.T) {
+	c := testCore(nil)
+	holder := settled(t, c, 1, 1, abi.PermRW)
+	other := come(t, c, 2, 1, abi.PermRW)
+	wantVerdict(t, c, other, epoch0, Asking)
+	want(t, "holder asked", did(c, Ask, holder), true)
+	wantVerdict(t, c, other, epoch0.Add(1999*time.Millisecond), Asking)
+	want(t, "asked again", did(c, Ask, holder), false)
+	c.Alive(holder)
+	want(t, "woken", did(c, Wake, other), true)
+	if r := wantVerdict(t, c, other, epoch0.Add(3*time.Second), Refused); r.Code != abi.RefuseBusy || r.Errno != unix.EBUSY {
+		t.Error(r)
+	}
+	want(t, "holder", c.Holder(), holder)
+}
+
+func TestSilentHolderLosesItsPlace(t *testing.T) {
+	c := testCore(nil)
+	holder := settled(t, c, 1, 1, abi.PermRW)
+	op := write(0, 512)
+	c.Begin(holder, op)
+	other := come(t, c, 2, 1, abi.PermRW)
+	wantVerdict(t, c, other, epoch0, Asking)
+	wantVerdict(t, c, other, epoch0.Add(2*time.Second), Draining)
+	want(t, "cut", did(c, Cut, holder), true)
+	c.End(op, 0, false)
+	wantVerdict(t, c, other, epoch0.Add(2*time.Second), Granted)
+	want(t, "holder", c.Holder(), other)
+}
+
+func TestStealDoesNotAsk(t *testing.T) {
+	c := testCore(nil)
+	holder := settled(t, c, 1, 1, abi.PermRW)
+	h := helloOf(2, 1, abi.PermRW)
+	h.Steal = true
+	s, _ := c.Hello(&h, abi.PermRW, nil)
+	wantVerdict(t, c, s, epoch0, Granted)
+	want(t, "cut", did(c, Cut, holder), true)
+}
+
+func TestReadersDisturbNobody(t *testing.T) {
+	c := testCore(nil)
+	holder := settled(t, c, 1, 1, abi.PermRW)
+	reader := settled(t, c, 2, 1, abi.PermRead)
+	want(t, "mode", reader.Perm, abi.PermRead)
+	op := write(0, 512)
+	want(t, "WRITE of a reader", c.Begin(reader, op), Never)
+	want(t, "its reply", op.Reply(), ReplyError)
+	want(t, "its errno", op.Err, unix.EPERM)
+	want(t, "holder", c.Holder(), holder)
+}
+
+func TestSharedHasSeveralWriters(t *testing.T) {
+	c := testCore(func(c *CoreConfig) { c.Shared = true })
+	a, b := settled(t, c, 1, 1, abi.PermRW), settled(t, c, 2, 1, abi.PermRW)
+	x, y := write(0, 1024), write(512, 1024)
+	want(t, "first", c.Begin(a, x), Now)
+	want(t, "overlapping of another", c.Begin(b, y), Later)
+	want(t, "written, not durable", c.End(x, 0, false), Later)
+	op, turn := c.Next()
+	want(t, "flush", op.Kind, KindSync)
+	want(t, "flush", turn, Now)
+	want(t, "over", c.Synced(0), x)
+	want(t, "answer", x.Reply(), ReplyDone)
+	op, _ = c.Next()
+	want(t, "the other's turn", op, y)
+}
+
+func TestTenureChangesWithTheWriter(t *testing.T) {
+	c := testCore(func(c *CoreConfig) { c.Last = abi.ID{1} })
+	install := func(id byte, epoch uint64, mode abi.Perm) (abi.ID, bool) {
+		s := come(t, c, id, epoch, mode)
+		wantVerdict(t, c, s, epoch0, Granted)
+		tenure, _, changed := c.Install(s)
+		c.Leave(s)
+		return tenure, changed
+	}
+	tenure, changed := install(1, 1, abi.PermRW)
+	want(t, "same client after a restart", tenure, abi.ID{7})
+	want(t, "changed", changed, false)
+	tenure, _ = install(2, 1, abi.PermRead)
+	want(t, "a reader", tenure, abi.ID{7})
+	tenure, changed = install(2, 2, abi.PermRW)
+	want(t, "changed", changed, true)
+	again, changed := install(2, 3, abi.PermRW)
+	want(t, "same writer", again, tenure)
+	want(t, "changed", changed, false)
+	back, _ := install(1, 2, abi.PermRW)
+	if back == tenure || back == (abi.ID{7}) {
+		t.Error("a tenure came again")
+	}
+	c.cfg.Shared = true
+	_, changed = install(1, 3, abi.PermRW)
+	want(t, "changed by sharing", changed, true)
+	_, changed = install(2, 9, abi.PermRW)
+	want(t, "changed while shared", changed, false)
+	c.cfg.Shared = false
+	_, changed = install(2, 10, abi.PermRW)
+	want(t, "changed after sharing", changed, true)
+}
+
+func TestFailedWriteChangesTheVerifier(t *testing.T) {
+	c := testCore(nil)
+	s, reader := settled(t, c, 1, 1, abi.PermRW), settled(t, c, 2, 1, abi.PermRead)
+	old := c.Verifier()
+	bad, good := write(0, 512), write(512, 512)
+	c.Begin(s, bad)
+	c.Begin(s, good)
+	want(t, "End", c.End(bad, unix.ENOSPC, false), Never)
+	want(t, "reply", bad.Reply(), ReplyError)
+	want(t, "errno", bad.Err, unix.ENOSPC)
+	if c.Verifier() == old || bad.Verifier() != c.Verifier() {
+		t.Error("the answer does not carry a new verifier")
+	}
+	acts := c.Actions()
+	for _, who := range []*Seat{s, reader} {
+		i := slices.IndexFunc(acts, func(a Action) bool { return a.Kind == Cut && a.Seat == who })
+		if i < 0 || acts[i].Parting != (who == s) || !errors.Is(acts[i].Why, unix.ENOSPC) {
+			t.Errorf("actions %+v", acts)
+		}
+	}
+	c.End(good, 0, false)
+	want(t, "a good one of the cut session", good.Reply(), ReplyNone)
+	young := settled(t, c, 1, 2, abi.PermRW)
+	want(t, "verifier of the next session", young.Verifier, c.Verifier())
+}
+
+func TestFailedFlushIsNotAnswered(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	old := c.Verifier()
+	flush, fua := &Op{Kind: KindFlush}, &Op{Kind: KindWrite, Len: 512, Durable: true}
+	want(t, "FLUSH", c.Begin(s, flush), Later)
+	want(t, "FUA", c.Begin(s, fua), Now)
+	want(t, "written", c.End(fua, 0, false), Later)
+	if op, _ := c.Next(); op.Kind != KindSync {
+		t.Fatal(op.Kind)
+	}
+	if op, _ := c.Next(); op != nil {
+		t.Fatal("two flushes of the store at a time")
+	}
+	late := &Op{Kind: KindFlush}
+	c.Begin(s, late)
+	replies := map[*Op]Reply{}
+	for op := c.Synced(unix.EIO); op != nil; op = op.Follow() {
+		replies[op] = op.Reply()
+	}
+	if len(replies) != 2 || replies[flush] != ReplyNone || replies[fua] != ReplyError || fua.Verifier() == old || fua.Err != unix.EIO {
+		t.Errorf("replies %v, errno %v", replies, fua.Err)
+	}
+	if op, _ := c.Next(); op.Kind != KindSync {
+		t.Fatal(op.Kind)
+	}
+	want(t, "the late one", c.Synced(0), late)
+	want(t, "its answer", late.Reply(), ReplyNone)
+}
+
+func TestFlushCoversOnlyWhatWasBefore(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	a, b := &Op{Kind: KindFlush}, &Op{Kind: KindFlush}
+	c.Begin(s, a)
+	c.Next()
+	c.Begin(s, b) // while the store flushes for a
+	want(t, "over", c.Synced(0), a)
+	want(t, "more", a.Follow(), nil)
+	op, _ := c.Next()
+	want(t, "another", op.Kind, KindSync)
+	want(t, "over", c.Synced(0), b)
+}
+
+func TestBarrier(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	op := &Op{Kind: KindWrite, Len: 512, Flush: true, Durable: true}
+	want(t, "Begin", c.Begin(s, op), Later)
+	sync, _ := c.Next()
+	want(t, "flush before", sync.Kind, KindSync)
+	want(t, "over", c.Synced(0), nil)
+	got, turn := c.Next()
+	want(t, "then it", got, op)
+	want(t, "then it", turn, Now)
+	want(t, "End", c.End(op, 0, false), Later)
+	sync, _ = c.Next()
+	want(t, "flush behind", sync.Kind, KindSync)
+	want(t, "over", c.Synced(0), op)
+	want(t, "answer", op.Reply(), ReplyDone)
+}
+
+func TestPermitTakesRights(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	running, parked := write(0, 512), write(0, 512)
+	c.Begin(s, running)
+	c.Begin(s, parked)
+	c.Permit(s, abi.PermRead)
+	want(t, "holder", c.Holder(), nil)
+	other := come(t, c, 2, 1, abi.PermRW)
+	wantVerdict(t, c, other, epoch0, Draining)
+	c.End(running, 0, false)
+	want(t, "what ran is answered", running.Reply(), ReplyDone)
+	wantVerdict(t, c, other, epoch0, Granted)
+	op, turn := c.Next()
+	want(t, "parked one", op, parked)
+	want(t, "must not run any more", turn, Never)
+	want(t, "errno", op.Err, unix.EPERM)
+	c.Actions()
+	c.Permit(s, 0)
+	want(t, "cut", did(c, Cut, s), true)
+	waiting := come(t, c, 2, 2, abi.PermRW)
+	c.Permit(waiting, 0)
+	if r := wantVerdict(t, c, waiting, epoch0, Refused); r.Code != abi.RefuseNoAccess {
+		t.Error(r)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	waiting := come(t, c, 2, 1, abi.PermRW)
+	wantVerdict(t, c, waiting, epoch0, Asking)
+	c.Actions()
+	c.Shutdown()
+	want(t, "cut", did(c, Cut, s), true)
+	if r := wantVerdict(t, c, waiting, epoch0, Refused); r.Code != abi.RefuseShutdown {
+		t.Error(r)
+	}
+}
+
+// TestOrder lets random clients send random changes to a store that does them
+// in random order, with cuts, and checks what must hold at every step.
+func TestOrder(t *testing.T) {
+	for seed := range uint64(2000) {
+		if fault := orderRun(rand.New(rand.NewPCG(seed, 1)), seed%2 == 0); fault != "" {
+			t.Fatalf("seed %d: %s", seed, fault)
+		}
+	}
+}
+
+type arrived struct {
+	op          *Op
+	n           int
+	seat        *Seat
+	run, over   bool
+	startedDead bool
+}
+
+func orderRun(r *rand.Rand, shared bool) string {
+	c := NewCore(CoreConfig{Shared: shared, Keepalive: time.Second, Rand: seeded{r}})
+	seats, epochs := []*Seat{}, uint64(0)
+	join := func(id byte) {
+		epochs++
+		h := helloOf(id, epochs, abi.PermRW)
+		s, _ := c.Hello(&h, abi.PermRW, nil)
+		if v, _, _ := c.Poll(s, epoch0); v == Granted {
+			seats = append(seats, s)
+		} else {
+			c.Leave(s)
+		}
+	}
+	join(1)
+	if shared {
+		join(2)
+	}
+	var all []*arrived
+	var running []*Op
+	syncs := 0
+	find := func(op *Op) *arrived { return op.Owner.(*arrived) }
+	fault := ""
+	start := func(op *Op) {
+		if op.Kind == KindSync {
+			if syncs++; syncs > 1 {
+				fault = "two flushes at a time"
+			}
+			return
+		}
+		x := find(op)
+		if x.run || x.over {
+			fault = "an op ran twice"
+		}
+		x.run, x.startedDead = true, !x.seat.Open()
+		for _, o := range all[:x.n] {
+			if !o.over && o.op.Kind != KindFlush && o.op.overlaps(op) {
+				fault = "an op overtook one that it overlaps"
+			}
+		}
+		running = append(running, op)
+	}
+	finish := func(op *Op) {
+		x := find(op)
+		if x.over {
+			fault = "an op was over twice"
+		}
+		x.over = true
+	}
+	drain := func() {
+		for {
+			op, turn := c.Next()
+			if op == nil {
+				return
+			}
+			if turn == Now {
+				start(op)
+			} else {
+				finish(op)
+			}
+		}
+	}
+	left := 60
+	for step := 0; fault == "" && step < 4000; step++ {
+		switch k := r.IntN(10); {
+		case k < 4 && left > 0 && len(seats) > 0:
+			left--
+			op := &Op{Kind: Kind(r.IntN(4)) + KindWrite, Off: uint64(r.IntN(8)), Len: uint64(1 + r.IntN(4)),
+				Durable: r.IntN(4) == 0, Flush: r.IntN(8) == 0}
+			if op.Kind == KindFlush {
+				op.Off, op.Len, op.Flush = 1<<40, 0, false
+			}
+			x := &arrived{op: op, n: len(all), seat: seats[r.IntN(len(seats))]}
+			op.Owner = x
+			all = append(all, x)
+			switch c.Begin(x.seat, op) {
+			case Now:
+				start(op)
+			case Never:
+				finish(op)
+			}
+		case k < 8 && len(running) > 0:
+			i := r.IntN(len(running))
+			op := running[i]
+			running = slices.Delete(running, i, i+1)
+			errno := unix.Errno(0)
+			if r.IntN(100) == 0 {
+				errno = unix.EIO
+			}
+			if c.End(op, errno, false) == Never {
+				finish(op)
+			}
+		case k == 8 && syncs > 0:
+			syncs--
+			for op := c.Synced(0); op != nil; op = op.Follow() {
+				finish(op)
+			}
+		case k == 9 && r.IntN(20) == 0 || len(seats) == 0:
+			for _, s := range seats {
+				if r.IntN(2) == 0 {
+					c.Leave(s)
+				}
+			}
+			seats = slices.DeleteFunc(seats, func(s *Seat) bool { return !s.Open() })
+			join(byte(1 + r.IntN(2)))
+		}
+		drain()
+	}
+	for _, x := range all {
+		if !x.over {
+			fault += "an op was forgotten; "
+		}
+		if x.startedDead {
+			fault += "an op of a fenced session started; "
+		}
+	}
+	if c.first != nil || c.latest != nil || c.syncing {
+		fault += "something is left behind"
+	}
+	return fault
+}
