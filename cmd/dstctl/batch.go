@@ -86,7 +86,7 @@ func (b *batch) stream() {
 			continue
 		}
 		b.fault(err, nil)
-		if !b.s.opts.force || b.in.err != nil {
+		if !b.s.opts.force {
 			return
 		}
 	}
@@ -101,7 +101,11 @@ func (b *batch) read() (*request, error) {
 	if strings.HasPrefix(l.words[0], "-") {
 		return nil, &fault{code: exitMistake, line: l, at: 0, text: fmt.Sprintf("option %q: options of a batch stand before -batch", l.words[0])}
 	}
-	return parse(b.s.ctx, b.s.names, l, 0, false)
+	r, err := parse(b.s.ctx, b.s.names, l, 0, false)
+	if err == nil && !r.help && r.verb.endless {
+		return nil, &fault{code: exitMistake, line: l, at: 0, text: fmt.Sprintf("%s has no end: run it by itself, not in a batch", l.words[0])}
+	}
+	return r, err
 }
 
 // run carries out one command and tells whether the next may follow.
@@ -142,7 +146,7 @@ type batchReader struct {
 	r    *bufio.Reader
 	name string
 	line int
-	err  error // why no more can be read; sticks
+	err  error // io.EOF: no more can be read
 }
 
 func newBatchReader(r io.Reader, name string) *batchReader {
@@ -201,22 +205,22 @@ func (b *batchReader) physical(most int) (string, error) {
 		text = append(text, piece...)
 		switch {
 		case len(text) > most:
-			b.err = b.broken("the line is longer than %d bytes", maxLine)
-			return "", b.err
+			return "", b.broken("the line is longer than %d bytes", maxLine)
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case err == io.EOF && len(text) == 0:
 			b.err = io.EOF
 			return "", io.EOF
 		case err != nil && err != io.EOF:
-			b.err = b.broken("the batch can not be read: %v", err)
-			return "", b.err
+			return "", b.broken("the batch can not be read: %v", err)
 		}
 		return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 	}
 }
 
+// broken is why reading ends here: said once, then comes io.EOF.
 func (b *batchReader) broken(format string, args ...any) error {
+	b.err = io.EOF
 	return &fault{code: exitMistake, line: line{where: fmt.Sprintf("%s:%d", b.name, b.line)}, at: -1, text: fmt.Sprintf(format, args...)}
 }
 

@@ -73,6 +73,8 @@ func TestBatch(t *testing.T) {
 		"first on stdin":   {"-b -", "shwo\n" + exports, nil, 1, "", "Error: -:1: "},
 		"mistake forced":   {"-force -b f", "shwo\n" + exports, nil, 3, "add-export a,add-export b,add-export c", "Error: f:1: "},
 		"no short words":   {"-b f", "sh\n", nil, 1, "", `unknown object "sh"`},
+		"too long":         {"-b f", exports + strings.Repeat("y", maxLine+1), nil, 1, "", "Error: f:4: the line is longer"},
+		"endless":          {"-b f", "show\nmonitor\n", nil, 1, "", "Error: f:2: monitor has no end"},
 		"option":           {"-b f", "-s show\n", nil, 1, "", "options of a batch stand before -batch"},
 		"refused":          {"-b f", exports, refused, 3, "add-export a,add-export b", "Error: f:2: b is busy.\n  dstctl export add b device /b listen tcp:10.0.0.1:9\n                    ^\n"},
 		"refused forced":   {"-force -b f", exports, refused, 3, "add-export a,add-export b,add-export c", "Error: f:2: b is busy"},
@@ -122,11 +124,12 @@ func FuzzBatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		d := newFake()
+		d.get = func(n *abi.Node) { n.Status.State = abi.StateEstablished }
 		got := runWords(t, d, []string{"-b", "f"}, false, text)
 		if got.code == exitMistake && len(d.calls) > 0 {
 			t.Fatalf("not understood, but %q", d.calls)
 		}
-		if (got.code == 0) != (got.err == "") || strings.ContainsAny(got.err, "\x1b\x9b\x00") {
+		if (got.code == 0) != (got.err == "") || hostile(got.err) {
 			t.Fatalf("exit %d, %q", got.code, got.err)
 		}
 	})

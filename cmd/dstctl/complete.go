@@ -163,7 +163,7 @@ func (s *session) liveNames(of string) (names []string) {
 	if err != nil {
 		return nil
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	nodes, err := d.List(ctx)
 	if err != nil {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -263,6 +264,11 @@ var fakeNames = names{
 		}
 		return 0, errors.New("no")
 	},
+}
+
+// hostile tells whether text could move the cursor of a terminal.
+func hostile(text string) bool {
+	return !utf8.ValidString(text) || strings.ContainsAny(text, "\x00\a\x1b\u009b\u202e")
 }
 
 // result is what one run did.

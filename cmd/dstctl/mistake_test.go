@@ -203,6 +203,7 @@ func TestAbbreviations(t *testing.T) {
 		{"e s", true, 1, `"s" could be set or show: write more of it`},
 		{"s", true, 1, `"s" could be security or start or show or stats or sys: write more of it`},
 		{"rem sh", true, 0, ""},
+		{"remote h", true, 0, ""},
 		{"e", true, 0, ""},
 		{"sh", false, 1, `unknown object "sh"`},
 		{"-j sh", true, 1, `unknown object "sh"`},

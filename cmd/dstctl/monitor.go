@@ -20,7 +20,7 @@ func runMonitor(s *session, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	for {
 		u, err := w.Next(s.ctx)
 		if s.ctx.Err() != nil {

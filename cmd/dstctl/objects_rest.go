@@ -65,7 +65,7 @@ func sysObject() *object {
 
 func monitorObject() *object {
 	return &object{name: "monitor", doc: "show what happens, as it happens", verbs: []*verb{
-		{doc: "Show what happens, as it happens, until it is interrupted.", run: runMonitor,
+		{doc: "Show what happens, as it happens, until it is interrupted.", run: runMonitor, endless: true,
 			more: "First a line \"exists\" for each node, then \"sync\", then one line for each event. " +
 				"When events were lost because they were not read in time, \"resync\" says how many and the nodes are listed again, up to the next \"sync\". " +
 				"With -j each line is one JSON object with event, ts and seq.",

@@ -88,19 +88,15 @@ func (p *parser) verb(o *object) error {
 		}
 		return nil
 	}
-	if word == "help" {
-		p.req.help = true
-		return nil
-	}
 	v := o.findVerb(word)
-	if v == nil {
+	if v == nil && word != "help" {
 		name, err := p.prefix(word, "command %q of "+o.name, append(o.verbNames(), "help"))
 		if err != nil {
 			return err
 		}
 		v = o.findVerb(name)
 	}
-	p.req.verb = v
+	p.req.verb, p.req.help = v, v == nil // only help is no command of o
 	return nil
 }
 

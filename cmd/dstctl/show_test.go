@@ -132,7 +132,7 @@ func TestHostile(t *testing.T) {
 		d := exampleNodes()
 		d.order = append(d.order, "a\x1b]0;x\ab")
 		d.nodes[d.order[2]] = &abi.Node{Name: d.order[2], Kind: abi.KindRemote, Status: &abi.Status{Reason: "\x9b2J\u202e"}}
-		if got := dstctl(t, d, command); strings.ContainsAny(got.out, "\x1b\x9b\a\u202e") {
+		if got := dstctl(t, d, command); hostile(got.out) {
 			t.Errorf("%s: %q", command, got.out)
 		}
 	}

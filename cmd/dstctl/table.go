@@ -21,6 +21,7 @@ type verb struct {
 	name     string // "" = the object is the command
 	also     []string
 	optional bool   // what an object without a command means
+	endless  bool   // it ends only when it is interrupted: not in a batch
 	some     bool   // at least one word is needed
 	doc      string // a sentence
 	more     string // paragraphs for the manual

@@ -68,7 +68,7 @@ func (s *session) hear(ctx context.Context) (<-chan string, error) {
 	// Started by hear. Owns ev. Ends when ctx ends or the daemon goes away; the
 	// ticker of await finds out why.
 	go func() {
-		defer ev.Close()
+		defer func() { _ = ev.Close() }()
 		for {
 			e, err := ev.Next(ctx)
 			if err != nil {
