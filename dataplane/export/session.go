@@ -154,7 +154,6 @@ const flushEvery = 32
 // pushes one after it sees that nobody will do it for him (deliver).
 func (s *session) flush() {
 	s.parsing.Store(false)
-	s.taken = 0
 	s.out.Flush()
 }
 
@@ -171,6 +170,7 @@ func (s *session) peek(n int) ([]byte, error) {
 	if s.in.Buffered() >= n {
 		return s.in.Peek(n)
 	}
+	s.taken = 0
 	s.flush()
 	s.reading.Store(true)
 	b, err := s.in.Peek(n)
