@@ -93,8 +93,7 @@ func (e *exportNode) set(n *abi.Node) error {
 	e.conf.Flags = e.conf.Flags&^n.Mask | n.Flags&n.Mask
 	now := knobsOf(&e.conf)
 	readOnly := e.conf.Flags&abi.NodeFlagReadOnly != 0
-	e.node.Set(&now.keepalive, &now.workers, &readOnly)
-	return nil
+	return e.node.Set(&now.keepalive, &now.workers, &readOnly)
 }
 
 func (e *exportNode) crypto(c *abi.Crypto) error {

@@ -115,7 +115,7 @@ func (r *remoteNode) start() error {
 		Up: r.up,
 	})
 	if err != nil {
-		arena.Close()
+		_ = arena.Close()
 		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
 	}
 	r.arena = arena
@@ -164,7 +164,9 @@ func (r *remoteNode) stop() {
 		if front := r.front.Load(); front != nil {
 			front.Close()
 		}
-		r.arena.Close()
+		if err := r.arena.Close(); err != nil {
+			r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Msg("payload memory is still in use")
+		}
 	}
 	_ = unix.Munmap(r.page)
 	r.plane.release(r.conf.Socket)

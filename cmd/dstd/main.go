@@ -119,7 +119,7 @@ func newLog(o options, stderr io.Writer) (log zerolog.Logger, flush func(), err 
 	ring := diode.NewWriter(stderr, 1024, 0, func(missed int) {
 		fmt.Fprintf(stderr, `{"level":"warn","message":"%d log lines were lost"}`+"\n", missed)
 	})
-	return zerolog.New(ring).Level(level).With().Timestamp().Logger(), func() { ring.Close() }, nil
+	return zerolog.New(ring).Level(level).With().Timestamp().Logger(), func() { _ = ring.Close() }, nil
 }
 
 // serve runs the daemon until it is told to stop.
@@ -136,13 +136,13 @@ func serve(o options, log zerolog.Logger) error {
 	plane, err := dataplane.New(dataplane.Config{Version: version, RunDir: o.run, StateDir: o.state, DevDir: o.dev,
 		Log: log, Notify: func(e abi.Event) { door.Notify(e) }})
 	if err != nil {
-		sock.Close()
+		_ = sock.Close()
 		return err
 	}
 	defer plane.Close()
 	self := &daemonPlane{Plane: plane, protections: protections}
 	if door, err = controlplane.New(self, sock); err != nil {
-		sock.Close()
+		_ = sock.Close()
 		return err
 	}
 	self.door = door
@@ -160,7 +160,9 @@ func serve(o options, log zerolog.Logger) error {
 		log.Error().Err(err).Msg("the control door broke")
 	}
 	notify(log, daemon.SdNotifyStopping)
-	door.Close()
+	if cerr := door.Close(); cerr != nil {
+		log.Warn().Err(cerr).Msg("the control door did not close cleanly")
+	}
 	return err
 }
 

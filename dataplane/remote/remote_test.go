@@ -397,7 +397,7 @@ func TestWindow(t *testing.T) {
 		p.welcome.Depth = 2
 		release := make(chan struct{})
 		p.on = func(p *peer, l *line, h *abi.Header, data []byte) bool {
-			go func() { <-release; p.mu.Lock(); p.mu.Unlock(); _ = p.answer(l, h, data) }()
+			go func() { <-release; _ = p.answer(l, h, data) }()
 			return false
 		}
 		b := start(t, p, nil)

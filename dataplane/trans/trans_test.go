@@ -20,7 +20,7 @@ func newReserve(t testing.TB, depth int) *Reserve {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { arena.Close() })
+	t.Cleanup(func() { _ = arena.Close() })
 	return NewReserve(depth, arena)
 }
 
