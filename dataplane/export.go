@@ -89,11 +89,16 @@ func (e *exportNode) set(n *abi.Node) error {
 	if err := checkKnobs(k); err != nil {
 		return err
 	}
-	merge(&e.conf.Knobs, k)
-	e.conf.Flags = e.conf.Flags&^n.Mask | n.Flags&n.Mask
-	now := knobsOf(&e.conf)
-	readOnly := e.conf.Flags&abi.NodeFlagReadOnly != 0
-	return e.node.Set(&now.keepalive, &now.workers, &readOnly)
+	conf := e.conf
+	merge(&conf.Knobs, k)
+	conf.Flags = conf.Flags&^n.Mask | n.Flags&n.Mask
+	now := knobsOf(&conf)
+	readOnly := conf.Flags&abi.NodeFlagReadOnly != 0
+	if err := e.node.Set(&now.keepalive, &now.workers, &readOnly); err != nil {
+		return err
+	}
+	e.conf = conf
+	return nil
 }
 
 func (e *exportNode) crypto(c *abi.Crypto) error {
