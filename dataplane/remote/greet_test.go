@@ -75,7 +75,7 @@ func TestOriginalPeerIsNamed(t *testing.T) {
 // TestHandshakeCutAtEveryByte is N10: the peer closes after each byte of its
 // half of the handshake, three times, or falls silent there.
 func TestHandshakeCutAtEveryByte(t *testing.T) {
-	w := newPeer().welcome
+	w := goodWelcome()
 	w.Epoch = 1
 	size := abi.HeaderSize + len(frame(abi.Header{}, w.Append(nil), crc))
 	var acts []act
@@ -107,7 +107,7 @@ func partly(l *line, h abi.Header, n int) {
 	}
 	var hello abi.Hello
 	_ = hello.Parse(attrs)
-	w := newPeer().welcome
+	w := goodWelcome()
 	w.Epoch = hello.Epoch
 	body := w.Append(nil)
 	_, _ = l.Write(frame(abi.Header{Cmd: abi.MsgWelcome, Size: uint32(4 + len(body)), CSize: 4}, body, crc)[:n-len(m)])
@@ -133,7 +133,7 @@ func attr(kind uint16, n int) []byte {
 // welcomeAct says a WELCOME of a changed in some way.
 func welcomeAct(name string, change func(a attrs) attrs) act {
 	return act{name, func(_ *line, h abi.Header) []byte {
-		w := newPeer().welcome
+		w := goodWelcome()
 		w.Epoch = h.ID
 		body := slices.Concat(change(attrsOf(w))...)
 		return frame(abi.Header{Cmd: abi.MsgWelcome, CSize: 4, Size: uint32(4 + len(body))}, body, crc)
@@ -144,7 +144,7 @@ func welcomeAct(name string, change func(a attrs) attrs) act {
 func TestWelcomeOfBadAttributes(t *testing.T) {
 	optional := []abi.WireAttr{abi.WireFeatures, abi.WireKeepalive, abi.WireTenure, abi.WireBlockPref}
 	var acts []act
-	for i, raw := range attrsOf(newPeer().welcome) {
+	for i, raw := range attrsOf(goodWelcome()) {
 		kind := abi.WireAttr(binary.BigEndian.Uint16(raw) & 0x7fff)
 		if !slices.Contains(optional, kind) {
 			acts = append(acts, welcomeAct(fmt.Sprintf("without %d", kind), func(a attrs) attrs { return slices.Delete(a, i, i+1) }))
@@ -203,7 +203,7 @@ func TestWelcomeOfAbsurdValues(t *testing.T) {
 		"no store":                   func(w *abi.Welcome) { w.StoreID = abi.ID{} },
 	} {
 		acts = append(acts, act{name, func(_ *line, h abi.Header) []byte {
-			w := newPeer().welcome
+			w := goodWelcome()
 			w.Epoch = h.ID
 			change(&w)
 			body := w.Append(nil)

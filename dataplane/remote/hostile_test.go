@@ -270,7 +270,7 @@ func TestWellFormedMessagesOutOfPlace(t *testing.T) {
 // reply is the right answer to the request h of ordeal: 512 bytes for a READ.
 func reply(h abi.Header) (abi.Header, []byte) {
 	r := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, CSize: 4, Size: 4}
-	r.SetVerifier(newPeer().welcome.Verifier)
+	r.SetVerifier(goodWelcome().Verifier)
 	if h.Cmd == abi.MsgIO && h.RW == 0 {
 		r.Size += 512
 		return r, pattern('r', 512)

@@ -46,10 +46,13 @@ type line struct {
 	fd int // if it is a socket
 }
 
-func newPeer() *peer {
-	return &peer{disk: make([]byte, 1<<20), welcome: abi.Welcome{Mode: abi.PermRW, Features: abi.FeatureFlush,
-		Keepalive: 1000, MaxSize: 1 << 20, Depth: 16, Tenure: abi.ID{7}, Verifier: abi.Verifier{1},
-		StoreID: abi.ID{2}, Size: 1 << 20, BlockMin: 512, BlockPref: 4096}}
+func newPeer() *peer { return &peer{disk: make([]byte, 1<<20), welcome: goodWelcome()} }
+
+// goodWelcome is what a peer grants unless a test wants it otherwise; its epoch
+// is set for each connection.
+func goodWelcome() abi.Welcome {
+	return abi.Welcome{Mode: abi.PermRW, Features: abi.FeatureFlush, Keepalive: 1000, MaxSize: 1 << 20, Depth: 16,
+		Tenure: abi.ID{7}, Verifier: abi.Verifier{1}, StoreID: abi.ID{2}, Size: 1 << 20, BlockMin: 512, BlockPref: 4096}
 }
 
 // dial is the node's Env.Dial.
