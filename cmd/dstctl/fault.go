@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"dst/controlplane/client"
 )
 
@@ -157,7 +159,7 @@ func faultOf(err error, r *request) *fault {
 	if f, ok := errors.AsType[*fault](err); ok {
 		return f
 	}
-	f := &fault{code: exitRefused, text: err.Error(), at: -1}
+	f := &fault{code: exitRefused, text: sentence(err), at: -1}
 	if r != nil {
 		f.line = r.line
 	}
@@ -182,4 +184,20 @@ func faultOf(err error, r *request) *fault {
 		f.at = len(r.line.words)
 	}
 	return f
+}
+
+// sentence is err without the errno's text at its end, where what stands before
+// says what to do: "… exists: choose another name: file exists".
+func sentence(err error) string {
+	text := err.Error()
+	errno, ok := errors.AsType[unix.Errno](err)
+	if !ok {
+		return text
+	}
+	short, cut := strings.CutSuffix(text, ": "+errno.Error())
+	advice := short[strings.LastIndex(short, ": ")+1:]
+	if !cut || len(advice) == len(short) || len(strings.Fields(advice)) < 3 {
+		return text
+	}
+	return short
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -246,5 +247,49 @@ func TestRefused(t *testing.T) {
 		if got := dstctl(t, d, tt.command); got.code != tt.code || got.err != tt.says {
 			t.Errorf("%q: exit %d\n%s", tt.command, got.code, got.err)
 		}
+	}
+}
+
+// TestSentence: the errno's text is left out only where a sentence stands without it.
+func TestSentence(t *testing.T) {
+	for msg, want := range map[string]string{
+		`node "a" exists: choose another name: file exists`: `node "a" exists: choose another name`,
+		"open /x: file exists":                              "open /x: file exists",
+		"sync /x: fdatasync: file exists":                   "sync /x: fdatasync: file exists",
+		"a is busy: stop that first":                        "a is busy: stop that first",
+		"file exists":                                       "file exists",
+		"":                                                  "file exists",
+	} {
+		if got := sentence(&client.Error{Errno: unix.EEXIST, Msg: msg}); got != want {
+			t.Errorf("%q: %q, want %q", msg, got, want)
+		}
+	}
+}
+
+// TestNetns: another namespace is entered before anything else, and without
+// the option that named it.
+func TestNetns(t *testing.T) {
+	for command, want := range map[string]string{
+		"-n blue show":                    "show",
+		"-j -netns blue -wait 5s show -n": "-j -wait 5s show -n",
+		"-b -n -n blue":                   "-b -n",
+		"-n red --n blue -force -b -":     "-force -b -",
+	} {
+		words := strings.Fields(command)
+		if got := strings.Join(withoutNetns(words), " "); got != want {
+			t.Errorf("%q: %q", command, got)
+		}
+		entered := ""
+		code := run(t.Context(), world{stdout: io.Discard, stderr: io.Discard, enter: func(ns string, args []string) error {
+			entered = ns
+			return nil
+		}}, words)
+		if code != exitDone || entered != "blue" {
+			t.Errorf("%q: exit %d, entered %q", command, code, entered)
+		}
+	}
+	err := enterNetns("no/such", nil)
+	if f, ok := err.(*fault); !ok || f.code != exitRefused || !strings.Contains(f.text, "can not be opened") {
+		t.Error(err)
 	}
 }

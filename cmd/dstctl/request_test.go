@@ -41,6 +41,8 @@ func TestRequests(t *testing.T) {
 				Flags: abi.NodeFlagStarted | abi.NodeFlagShared | abi.NodeFlagWritethrough | abi.NodeFlagReadOnly | abi.NodeFlagDirect,
 				Knobs: abi.Knobs{MaxPages: new(uint32(8192)), Depth: new(uint32(4096)), Arena: new(uint64(32 << 20)), Keepalive: new(uint32(90_000)), Workers: new(uint32(1))}}},
 		{"remote add disk0 peer tcp:10.0.0.1:9876", "add-remote disk0",
+			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}, Attach: abi.AttachNbd}},
+		{"remote add disk0 peer tcp:10.0.0.1:9876 attach none", "add-remote disk0",
 			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}}},
 		{"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/d.sock read-only request-timeout off fail-after never log-age 1ms size 512", "add-remote disk0",
 			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}, Export: "vol0", Size: 512,

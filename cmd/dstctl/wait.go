@@ -147,9 +147,9 @@ func (s *session) giveUp(faults []error, limit time.Duration) []error {
 	faults = s.look(faults, limit)
 	nodes, err := s.states()
 	for _, w := range s.started {
-		text := fmt.Sprintf("%s is not established after %s", w.r.name, textTime(uint64(limit/time.Millisecond)))
+		text := fmt.Sprintf("%s is not established after %s and keeps trying", w.r.name, textTime(uint64(limit/time.Millisecond)))
 		if n := nodes[w.r.name]; err == nil && n != nil && n.Status != nil {
-			text = fmt.Sprintf("%s, still %s: %s; it keeps trying", text, doing(n.Status.State), because(n))
+			text = fmt.Sprintf("%s, still %s: %s", text, doing(n.Status.State), because(n))
 		}
 		faults = append(faults, &fault{code: exitNotYet, line: w.r.line, at: -1, text: text})
 	}

@@ -30,12 +30,12 @@ func TestWait(t *testing.T) {
 		"failed": {"start disk0", time.Second, abi.StateFailed, false, 2, time.Second,
 			"Error: disk0 has failed: the store is another one.\n"},
 		"not yet": {"start disk0", time.Hour, abi.StateEstablished, false, 5, 10 * time.Second,
-			"Error: disk0 is not established after 10s, still connecting: tcp:10.0.0.1:9 refused the connection; it keeps trying.\n"},
-		"own limit": {"-wait 90s start disk0", time.Hour, abi.StateEstablished, false, 5, 90 * time.Second, "Error: disk0 is not established after 1m30s, still"},
+			"Error: disk0 is not established after 10s and keeps trying, still connecting: tcp:10.0.0.1:9 refused the connection.\n"},
+		"own limit": {"-wait 90s start disk0", time.Hour, abi.StateEstablished, false, 5, 90 * time.Second, "Error: disk0 is not established after 1m30s and keeps trying, still"},
 		"no wait":   {"-wait 0s start disk0", time.Hour, abi.StateEstablished, false, 0, 0, ""},
 		"an export": {"start vol0", time.Hour, abi.StateEstablished, false, 0, 0, ""},
 		"removed":   {"start disk0", 2 * time.Second, abi.StateClosed, false, 2, 2 * time.Second, "Error: disk0 was removed while it was waited for.\n"},
-		"add":       {"remote add new peer tcp:10.0.0.1:9 attach none start", time.Hour, abi.StateEstablished, false, 5, 10 * time.Second, "Error: new is not established after 10s, still connecting: state configured"},
+		"add":       {"remote add new peer tcp:10.0.0.1:9 attach none start", time.Hour, abi.StateEstablished, false, 5, 10 * time.Second, "Error: new is not established after 10s and keeps trying, still connecting: state configured"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestBatchWait(t *testing.T) {
 		}
 		got := dstctl(t, d, "-b f", text)
 		if got.code != exitNotYet || time.Since(began) != 10*time.Second ||
-			got.err != "Error: f:3: c is not established after 10s, still connecting: state configured; it keeps trying.\n" {
+			got.err != "Error: f:3: c is not established after 10s and keeps trying, still connecting: state configured.\n" {
 			t.Errorf("exit %d after %v: %s", got.code, time.Since(began), got.err)
 		}
 	})
