@@ -323,7 +323,9 @@ func TestTwoRules(t *testing.T) {
 // TestManyNodes: a dump of 1000 rows of more than 1 KB is paced, none is missing.
 func TestManyNodes(t *testing.T) {
 	p, _, c := opened(t)
+	p.mu.Lock()
 	p.pad = strings.Repeat("why ", 256)
+	p.mu.Unlock()
 	const many = 1000
 	for i := range many {
 		if err := c.AddExport(t.Context(), export(fmt.Sprint("vol", i))); err != nil {
@@ -355,6 +357,7 @@ func TestLargeNode(t *testing.T) {
 	if err := c.AddExport(t.Context(), export("vol0")); err != nil {
 		t.Fatal(err)
 	}
+	p.mu.Lock()
 	s := p.nodes["vol0"].Status
 	s.Warnings = []string{"first"}
 	for i := range 1000 {
@@ -363,6 +366,7 @@ func TestLargeNode(t *testing.T) {
 		ap, _ := peer.AddrPort()
 		s.Rules = append(s.Rules, abi.Rule{Kind: abi.RuleKindInet, Prefix: netip.PrefixFrom(ap.Addr(), 32), Perm: abi.PermRW})
 	}
+	p.mu.Unlock()
 	n, err := c.Get(t.Context(), "vol0")
 	if err != nil {
 		t.Fatal(err)

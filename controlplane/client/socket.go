@@ -130,7 +130,13 @@ func (s *socket) Send(m netlink.Message) error {
 			failed = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: s.peer})
 		}
 	})
-	return errors.Join(err, os.NewSyscallError("sendto", failed))
+	switch {
+	case s.ended.Load():
+		return os.ErrClosed
+	case err != nil:
+		return err
+	}
+	return os.NewSyscallError("sendto", failed)
 }
 
 // Receive implements netlink.Socket.
