@@ -57,13 +57,13 @@ func ParseKind(s string) (Kind, error) {
 	return Kind(v), err
 }
 
-// Attach: How a remote is offered on this host.
+// Attach: How a remote is offered on this host; nbd if not given.
 type Attach uint32
 
 const (
-	AttachNone   Attach = 0
-	AttachNbd    Attach = 1
-	AttachSocket Attach = 2
+	AttachNone   Attach = 1
+	AttachNbd    Attach = 2
+	AttachSocket Attach = 3
 )
 
 var attachWords = vocabulary{"attach", []word{

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/mdlayher/netlink"
@@ -11,12 +10,11 @@ import (
 )
 
 // ErrNoDaemon means that nobody is bound to the daemon's port (ECONNREFUSED).
-var ErrNoDaemon = fmt.Errorf("no dstd answers in this network namespace: start dstd: %w", noDaemon{})
+var ErrNoDaemon error = noDaemon{}
 
-// noDaemon is ECONNREFUSED without its text, which would only confuse.
 type noDaemon struct{}
 
-func (noDaemon) Error() string { return "nobody is at its netlink port" }
+func (noDaemon) Error() string { return "no dstd answers in this network namespace: start dstd" }
 func (noDaemon) Unwrap() error { return unix.ECONNREFUSED }
 
 // Error is a refusal by the daemon, or by the kernel on the way to it.
