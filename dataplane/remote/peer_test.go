@@ -297,7 +297,7 @@ func restart(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 // assemble makes a node that is not started.
 func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	t.Helper()
-	arena, err := mempool.NewArena(mempool.NewBudget(64<<20), 4<<20, 4<<20, 1<<20)
+	arena, err := mempool.NewArena(mempool.NewBudget(64<<20), 1<<20, 4<<20, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
