@@ -170,7 +170,7 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeSize:           {Name: "size", Kind: genl.U64},
 	abi.AttrNodeAddress:        {Name: "address", Kind: genl.Nest, Multi: true, Nest: setAddress},
 	abi.AttrNodeExport:         {Name: "export", Kind: genl.String, Max: 31},
-	abi.AttrNodeAttach:         {Name: "attach", Kind: genl.U32, Enum: []genl.Value{{Number: 0, Word: "none"}, {Number: 1, Word: "nbd"}, {Number: 2, Word: "socket"}}},
+	abi.AttrNodeAttach:         {Name: "attach", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "none"}, {Number: 2, Word: "nbd"}, {Number: 3, Word: "socket"}}},
 	abi.AttrNodeSocket:         {Name: "socket", Kind: genl.String, Min: 2, Max: 107},
 	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0x3f},
 	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0x3f},

@@ -210,7 +210,7 @@ func TestRestartBringsNodesBack(t *testing.T) {
 func TestAnotherBootIsForgotten(t *testing.T) {
 	w := newWorld(t)
 	p := w.plane()
-	ok(t, p.AddRemote(&abi.Node{Name: "a", Addrs: []abi.Addr{freeAddr(t)}}))
+	ok(t, p.AddRemote(&abi.Node{Name: "a", Addrs: []abi.Addr{freeAddr(t)}, Attach: abi.AttachNone}))
 	p.Close()
 	ok(t, os.WriteFile(w.path("run/boot"), []byte("another boot\n"), 0o600))
 	p = w.plane()
@@ -244,7 +244,7 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 	}
 	remote := func(change func(n *abi.Node)) func() error {
 		return func() error {
-			n := &abi.Node{Name: "new", Addrs: []abi.Addr{at}}
+			n := &abi.Node{Name: "new", Addrs: []abi.Addr{at}, Attach: abi.AttachNone}
 			change(n)
 			return p.AddRemote(n)
 		}
@@ -278,7 +278,7 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 		{"log-age", remote(func(n *abi.Node) { n.Knobs.LogAge = number(5000) }), unix.EOPNOTSUPP, "log-age"},
 		{"knob out of range", remote(func(n *abi.Node) { n.Knobs.Depth = number(0) }), unix.ERANGE, "depth"},
 		{"no peer", remote(func(n *abi.Node) { n.Addrs = nil }), unix.EDESTADDRREQ, "peer"},
-		{"kernel device", remote(func(n *abi.Node) { n.Attach = abi.AttachNbd }), unix.EOPNOTSUPP, "attach socket"},
+		{"kernel device", remote(func(n *abi.Node) { n.Attach = 0 }), unix.EOPNOTSUPP, "attach socket"},
 		{"socket without directory", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, w.path("no/s") }), unix.ENOENT, "directory"},
 		{"socket is a file", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, w.path("plain") }), unix.EEXIST, "something else"},
 		{"relative socket", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, "s" }), unix.EINVAL, "absolute"},

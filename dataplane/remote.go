@@ -35,6 +35,9 @@ func (p *Plane) newRemote(n *abi.Node) (node, error) {
 	r := &remoteNode{plane: p, conf: *n}
 	r.conf.Default, r.conf.Status = nil, nil
 	r.conf.Flags &^= abi.NodeFlagStarted
+	if n.Attach == 0 {
+		r.conf.Attach = abi.AttachNbd
+	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}

@@ -30,7 +30,6 @@ var (
 	argKeep    = &arg{word: "keepalive", kind: kindTime, attr: abi.AttrNodeKeepalive, min: 10, max: 3600_000, doc: "a sign of life so often; three missed break the link (default 1s)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.Keepalive })}
 	argTimeout = &arg{word: "request-timeout", kind: kindTime, zero: "off", attr: abi.AttrNodeRequestTimeout, min: 1, max: math.MaxUint32, doc: "an unanswered request breaks the link after this time (default off)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.RequestTimeout })}
 	argFail    = &arg{word: "fail-after", kind: kindTime, zero: "never", attr: abi.AttrNodeFailAfter, min: 1, max: math.MaxUint32, doc: "how long requests wait for the peer before the device fails (default never)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.FailAfter })}
-	argAge     = &arg{word: "log-age", kind: kindTime, attr: abi.AttrNodeLogAge, min: 1, max: math.MaxUint32, doc: "un-flushed writes are flushed when they are so old (default 5s)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.LogAge })}
 	argWorkers = &arg{word: "workers", kind: kindNumber, attr: abi.AttrNodeWorkers, min: 1, max: 1024, doc: "most workers of one client", put: putNumber(func(r *request) **uint32 { return &r.node.Knobs.Workers })}
 	argHash    = &arg{word: "hash", kind: kindAlg, attr: abi.AttrNodeHash, doc: "digest of header and data of every frame (default crc32c); both ends must agree", put: putText(func(r *request) *string { return &r.node.Hash })}
 )
@@ -96,17 +95,17 @@ func remoteObject() *object {
 				argName,
 				{word: "peer", kind: kindAddrs, need: true, attr: abi.AttrNodeAddress, doc: "whom to call", put: putAddrs},
 				{word: "export", kind: kindName, attr: abi.AttrNodeExport, doc: "the export's name at the peer; the remote's own if not given", put: putExport},
-				{word: "attach", attr: abi.AttrNodeAttach, doc: "how it is offered on this host (default nbd): as a kernel device, to NBD clients at a Unix socket, or not at all", choice: []*arg{
+				{word: "attach", attr: abi.AttrNodeAttach, doc: "how it is offered on this host (default nbd): as a kernel device (not in this version: say socket or none), to NBD clients at a Unix socket, or not at all", choice: []*arg{
 					{word: "nbd", put: putAttach(abi.AttachNbd)},
 					{word: "socket", kind: kindSocket, attr: abi.AttrNodeSocket, max: 107, put: putAttach(abi.AttachSocket)},
 					{word: "none", put: putAttach(abi.AttachNone)},
 				}},
 				like(argRO, "ask the peer for read access only"),
-				argSize, argPages, argDepth, argArena, argKeep, argTimeout, argFail, argAge, argHash, argStart,
+				argSize, argPages, argDepth, argArena, argKeep, argTimeout, argFail, argHash, argStart,
 			},
 			example: []string{"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/dst/disk0.sock start"}},
 		{name: "set", doc: "Change a remote while it lives.", run: runSet, some: true,
-			args:    []*arg{argName, argKeep, argTimeout, argFail, argAge},
+			args:    []*arg{argName, argKeep, argTimeout, argFail},
 			example: []string{"remote set disk0 fail-after 10m"}},
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show remotes.", run: runShow,
 			args: []*arg{argSome}},

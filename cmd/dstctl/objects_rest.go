@@ -11,11 +11,11 @@ func cryptoObject() *object {
 			more: "Only the path of a key is sent; the daemon opens the file. Key bytes are never shown.",
 			args: []*arg{
 				{kind: kindName, need: true, attr: abi.AttrCryptoName, doc: "the node", put: putNew},
-				{word: "cipher", kind: kindAlg, with: "cipher-key", attr: abi.AttrCryptoCipher, doc: "the cipher", put: putText(func(r *request) *string { return &r.crypto.Cipher })},
-				file("cipher-key", "cipher", abi.AttrCryptoCipherKeyFile, "its key", func(r *request) *string { return &r.crypto.CipherKeyFile }),
+				{word: "cipher", kind: kindAlg, with: "cipher-key", attr: abi.AttrCryptoCipher, doc: "the cipher (this version has none)", put: putText(func(r *request) *string { return &r.crypto.Cipher })},
+				file("cipher-key", "cipher", abi.AttrCryptoCipherKeyFile, "its key (this version has no cipher)", func(r *request) *string { return &r.crypto.CipherKeyFile }),
 				{word: "hash", kind: kindAlg, attr: abi.AttrCryptoHash, doc: "the digest", put: putText(func(r *request) *string { return &r.crypto.Hash })},
-				file("hash-key", "hash", abi.AttrCryptoHashKeyFile, "its key, for a digest that has one", func(r *request) *string { return &r.crypto.HashKeyFile }),
-				{word: "threads", kind: kindNumber, attr: abi.AttrCryptoThreads, max: 1024, doc: "most workers that encrypt", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })},
+				file("hash-key", "hash", abi.AttrCryptoHashKeyFile, "its key, for a digest that has one (crc32c has none)", func(r *request) *string { return &r.crypto.HashKeyFile }),
+				{word: "threads", kind: kindNumber, attr: abi.AttrCryptoThreads, max: 1024, doc: "most workers that encrypt (this version does not)", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })},
 			},
 			example: []string{"crypto set vol0 hash crc32c"}},
 	}}

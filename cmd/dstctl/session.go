@@ -91,9 +91,6 @@ func runAddExport(s *session, r *request) error {
 
 func runAddRemote(s *session, r *request) error {
 	r.node.Kind = abi.KindRemote
-	if _, given := r.at[abi.AttrNodeAttach]; !given {
-		r.node.Attach = abi.AttachNbd // the default is sent: in the ABI nothing given means none
-	}
 	err := s.ask(func(ctx context.Context, d api) error { return d.AddRemote(ctx, &r.node) })
 	if err == nil && r.started() {
 		s.started = append(s.started, &waits{r: r})
