@@ -20,7 +20,7 @@ func bench(ctx context.Context, o *options, stdout, stderr io.Writer) (err error
 	}
 	var u undo
 	defer func() { err = errors.Join(err, u.run()) }()
-	s, err := newSite(ctx, &u, o)
+	s, err := newSite(&u, o)
 	if err != nil {
 		return err
 	}
@@ -51,8 +51,8 @@ func bench(ctx context.Context, o *options, stdout, stderr io.Writer) (err error
 	return r.print(stdout, o.json)
 }
 
-// newSite makes the hosts and the directories.
-func newSite(ctx context.Context, u *undo, o *options) (*site, error) {
+// newSite makes the directories; hosts are made for each system.
+func newSite(u *undo, o *options) (*site, error) {
 	s := &site{undo: u}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "dst-bench-"); err != nil {
@@ -73,24 +73,21 @@ func newSite(ctx context.Context, u *undo, o *options) (*site, error) {
 			return nil, err
 		}
 	}
-	s.near, s.far, err = connect(ctx, u, o.congestion)
-	return s, err
+	return s, nil
 }
 
 // build starts what is to be measured, and verifies it.
 func (s *site) build(ctx context.Context, o *options, p pattern) (systems []*system, err error) {
-	for _, name := range []string{"dst", "nbdkit"} {
-		if o.only != "" && o.only != name {
-			continue
-		}
-		if err := p.fill(filepath.Join(s.data, name+".img"), o.size); err != nil {
+	for _, name := range o.names() {
+		s := *s
+		s.name = name
+		if s.near, s.far, err = connect(ctx, s.undo, name, o.congestion); err != nil {
 			return nil, err
 		}
-		create := s.newDST
-		if name == "nbdkit" {
-			create = s.newNbdkit
+		if err := p.fill(s.path(s.data, ".img"), o.size); err != nil {
+			return nil, err
 		}
-		y, err := create(ctx, o)
+		y, err := s.start(ctx, o)
 		if err != nil {
 			return nil, err
 		}
@@ -103,6 +100,17 @@ func (s *site) build(ctx context.Context, o *options, p pattern) (systems []*sys
 		systems = append(systems, y)
 	}
 	return systems, nil
+}
+
+// start is the system of the site's name.
+func (s *site) start(ctx context.Context, o *options) (*system, error) {
+	switch s.name {
+	case nameDST:
+		return s.newDST(ctx, o.bin)
+	case nameOther:
+		return s.newDST(ctx, o.against)
+	}
+	return s.newNbdkit(ctx, o.threads)
 }
 
 // measureAll runs all rounds of all cases, then those that are profiled.

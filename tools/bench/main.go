@@ -9,6 +9,8 @@
 // two are interleaved, A B, B A, A B; what is shown is the median of the rounds. CPU is what the two serving processes used, the
 // client's is not counted; what the kernel does for them in ksoftirqd is nobody's and is not counted either.
 //
+// -against compares two builds of dst in the same way.
+//
 // Before anything is timed, every byte read and written is verified, and afterwards every block of the files is.
 package main
 
@@ -38,7 +40,8 @@ const (
 
 // options are the command line.
 type options struct {
-	bin, dir, only, op  string
+	bin, against        string
+	dir, only, op       string
 	congestion, profile string
 	blocks, depths      []int
 	rounds, threads     int
@@ -73,8 +76,9 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.bin, "bin", "bin", "`directory` of dstd and dstctl")
+	f.StringVar(&o.against, "against", "", "compare with dstd of another `directory` instead of nbdkit")
 	f.StringVar(&o.dir, "dir", "", "`directory` for the files that are served (default: a tmpfs of its own)")
-	f.StringVar(&o.only, "only", "", "measure `dst` or nbdkit alone")
+	f.StringVar(&o.only, "only", "", "measure one `system` alone: dst or nbdkit")
 	f.StringVar(&o.op, "op", "", "`read` or write cases alone")
 	f.Func("bs", "cases of these block `sizes` alone: 4k,128k", func(s string) (err error) {
 		o.blocks, err = parseList(s, parseBytes)
@@ -113,8 +117,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 // check refuses options that cannot be carried out.
 func (o *options) check() error {
 	switch {
-	case o.only != "" && o.only != "dst" && o.only != "nbdkit":
-		return fmt.Errorf("-only %s is neither dst nor nbdkit", o.only)
+	case o.only != "" && len(o.names()) == 0:
+		return fmt.Errorf("-only %s is nothing that is measured", o.only)
 	case o.op != "" && o.op != "read" && o.op != "write":
 		return fmt.Errorf("-op %s is neither read nor write", o.op)
 	case o.rounds < 1 || o.time <= 0 || o.warm < 0 || o.threads < 0:
@@ -125,6 +129,22 @@ func (o *options) check() error {
 		return errors.New("no case is left: they are 4k depth 1, 16, 64 and 128k depth 16, read and write")
 	}
 	return nil
+}
+
+// Names of systems.
+const (
+	nameDST    = "dst"
+	nameNbdkit = "nbdkit"
+	nameOther  = "other" // another build of dst
+)
+
+// names are the systems to measure, in order.
+func (o *options) names() (list []string) {
+	list = []string{nameDST, nameNbdkit}
+	if o.against != "" {
+		list[1] = nameOther
+	}
+	return slices.DeleteFunc(list, func(name string) bool { return o.only != "" && o.only != name })
 }
 
 // shape is what is measured: one kind of request, so many in flight.

@@ -46,12 +46,15 @@ func (h host) in(words ...string) []string {
 const (
 	nearAddr = "10.77.0.2"
 	farAddr  = "10.77.0.1"
+	network  = "10.77.0.0/24"
 	cable    = "bench0"
 )
 
-// connect makes two hosts with a cable between them. congestion is the TCP congestion control of both, or "".
-func connect(ctx context.Context, u *undo, congestion string) (near, far host, err error) {
-	near, far = host(fmt.Sprintf("dst-bench-%d-near", os.Getpid())), host(fmt.Sprintf("dst-bench-%d-far", os.Getpid()))
+// connect makes two hosts with a cable between them, for the system of that name. congestion is the TCP congestion control of both,
+// or "".
+func connect(ctx context.Context, u *undo, name, congestion string) (near, far host, err error) {
+	prefix := fmt.Sprintf("dst-bench-%d-%s-", os.Getpid(), name)
+	near, far = host(prefix+"near"), host(prefix+"far")
 	for _, h := range []host{near, far} {
 		if _, err := call(ctx, "ip", "netns", "add", string(h)); err != nil {
 			return near, far, err
@@ -70,7 +73,9 @@ func connect(ctx context.Context, u *undo, congestion string) (near, far host, e
 		steps = append(steps, []string{"ip", "-n", string(h), "addr", "add", addr + "/24", "dev", cable},
 			[]string{"ip", "-n", string(h), "link", "set", "lo", "up"}, []string{"ip", "-n", string(h), "link", "set", cable, "up"})
 		if congestion != "" {
-			steps = append(steps, h.in("sh", "-c", "echo "+congestion+" >/proc/sys/net/ipv4/tcp_congestion_control"))
+			// By the route: a namespace may only choose among the allowed for all its connections.
+			steps = append(steps, []string{"ip", "-n", string(h), "route", "replace", network, "dev", cable, "proto", "kernel",
+				"scope", "link", "src", addr, "congctl", congestion})
 		}
 	}
 	for _, step := range steps {

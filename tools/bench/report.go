@@ -53,7 +53,7 @@ type row struct {
 	shape shape
 }
 
-// ratio is dst / nbdkit: the median of the rounds, each pair of neighbours divided.
+// ratio is the first system / the second: the median of the rounds, each pair of neighbours divided.
 type ratio struct {
 	IOPS   float64 `json:"iops"`
 	PerCPU float64 `json:"requests_per_cpu_second"`
@@ -167,7 +167,7 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 			fmt.Fprintf(w, line, "  "+y.Name, m.IOPS, 100*y.Spread, m.MiBs, m.P50, m.P99, m.Near.Total, m.Far.Total, y.Cost)
 		}
 		if c.Ratio != nil {
-			fmt.Fprintf(w, "%-14s%8.2f×%48s%7.2f×\n", "  dst / nbdkit", c.Ratio.IOPS, "per CPU", c.Ratio.PerCPU)
+			fmt.Fprintf(w, "%-14s%8.2f×%48s%7.2f×\n", "  "+r.names[0]+" / "+r.names[1], c.Ratio.IOPS, "per CPU", c.Ratio.PerCPU)
 		}
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 // volume is the name of what is served.
 const volume = "vol0"
 
-// system is one of the two that are compared, up and running.
+// system is one of those that are compared, up and running.
 type system struct {
 	name      string
 	version   string
@@ -22,25 +22,29 @@ type system struct {
 	engine    *engine
 }
 
-// site is where systems are built.
+// site is where a system is built: two hosts, and files of the system's name.
 type site struct {
+	name      string
 	near, far host
 	dir       string // on tmpfs: sockets, logs, what the daemons keep
 	data      string // the files that are served
 	undo      *undo
 }
 
-// newDST starts two daemons, an export and a remote.
-func (s *site) newDST(ctx context.Context, o *options) (*system, error) {
-	y := &system{name: "dst", socket: filepath.Join(s.dir, "dst.sock"), file: filepath.Join(s.data, "dst.img")}
-	dstd, dstctl := filepath.Join(o.bin, "dstd"), filepath.Join(o.bin, "dstctl")
+// path is a file of the system's in the directory dir.
+func (s *site) path(dir, ending string) string { return filepath.Join(dir, s.name+ending) }
+
+// newDST starts two daemons of the directory bin, an export and a remote.
+func (s *site) newDST(ctx context.Context, bin string) (*system, error) {
+	y := &system{name: s.name, socket: s.path(s.dir, ".sock"), file: s.path(s.data, ".img")}
+	dstd, dstctl := filepath.Join(bin, "dstd"), filepath.Join(bin, "dstctl")
 	version, err := call(ctx, dstd, "-V")
 	if err != nil {
 		return nil, fmt.Errorf("%w (make build makes it)", err)
 	}
 	y.version = strings.TrimSpace(version)
-	daemon := func(h host, name string) (*process, error) {
-		dir := filepath.Join(s.dir, name)
+	daemon := func(h host, end string) (*process, error) {
+		dir := s.path(s.dir, end)
 		p, err := start(s.undo, h, dir+".log", dstd, "-run", filepath.Join(dir, "run"), "-state", filepath.Join(dir, "state"),
 			"-dev", filepath.Join(dir, "dev"))
 		if err != nil {
@@ -48,10 +52,10 @@ func (s *site) newDST(ctx context.Context, o *options) (*system, error) {
 		}
 		return p, retry(ctx, func() error { _, err := call(ctx, h.in(dstctl, "sys", "show")...); return err }, p)
 	}
-	if y.far, err = daemon(s.far, "far"); err != nil {
+	if y.far, err = daemon(s.far, "-far"); err != nil {
 		return nil, err
 	}
-	if y.near, err = daemon(s.near, "near"); err != nil {
+	if y.near, err = daemon(s.near, "-near"); err != nil {
 		return nil, err
 	}
 	addr := "tcp:" + farAddr + ":9876"
@@ -68,9 +72,9 @@ func (s *site) newDST(ctx context.Context, o *options) (*system, error) {
 	return y, nil
 }
 
-// newNbdkit starts nbdkit's file plugin, and before it nbdkit's nbd plugin.
-func (s *site) newNbdkit(ctx context.Context, o *options) (*system, error) {
-	y := &system{name: "nbdkit", socket: filepath.Join(s.dir, "nbdkit.sock"), file: filepath.Join(s.data, "nbdkit.img")}
+// newNbdkit starts nbdkit's file plugin, and before it nbdkit's nbd plugin. threads is how many each has, 0: as it likes.
+func (s *site) newNbdkit(ctx context.Context, threads int) (*system, error) {
+	y := &system{name: s.name, socket: s.path(s.dir, ".sock"), file: s.path(s.data, ".img")}
 	version, err := call(ctx, "nbdkit", "--version")
 	if err != nil {
 		return nil, fmt.Errorf("%w (tools/setup installs it)", err)
@@ -78,16 +82,15 @@ func (s *site) newNbdkit(ctx context.Context, o *options) (*system, error) {
 	y.version = strings.TrimSpace(version)
 	const port = "10809"
 	nbdkit := []string{"nbdkit", "-f"}
-	if o.threads > 0 {
-		nbdkit = append(nbdkit, "-t", strconv.Itoa(o.threads))
+	if threads > 0 {
+		nbdkit = append(nbdkit, "-t", strconv.Itoa(threads))
 	}
 	with := func(words ...string) []string { return append(nbdkit[:len(nbdkit):len(nbdkit)], words...) }
-	y.far, err = start(s.undo, s.far, filepath.Join(s.dir, "nbdkit-far.log"),
-		with("-i", farAddr, "-p", port, "-e", volume, "file", y.file)...)
+	y.far, err = start(s.undo, s.far, s.path(s.dir, "-far.log"), with("-i", farAddr, "-p", port, "-e", volume, "file", y.file)...)
 	if err != nil {
 		return nil, err
 	}
-	y.near, err = start(s.undo, s.near, filepath.Join(s.dir, "nbdkit-near.log"),
+	y.near, err = start(s.undo, s.near, s.path(s.dir, "-near.log"),
 		with("-U", y.socket, "nbd", "hostname="+farAddr, "port="+port, "export="+volume)...)
 	return y, err
 }
