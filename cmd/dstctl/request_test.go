@@ -43,13 +43,13 @@ func TestRequests(t *testing.T) {
 		{"remote add disk0 peer tcp:10.0.0.1:9876", "add-remote disk0",
 			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}}},
 		{"remote add disk0 peer tcp:10.0.0.1:9876 attach none", "add-remote disk0",
-			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}}},
+			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}, Attach: abi.AttachNone}},
 		{"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/d.sock read-only request-timeout off fail-after never size 512", "add-remote disk0",
 			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}, Export: "vol0", Size: 512,
 				Attach: abi.AttachSocket, Socket: "/run/d.sock", Flags: abi.NodeFlagReadOnly,
 				Knobs: abi.Knobs{RequestTimeout: new(uint32(0)), FailAfter: new(uint32(0))}}},
 		{"remote add disk0 peer tcp:10.0.0.1:9876 attach nbd fail-after 1193h", "add-remote disk0",
-			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")},
+			abi.Node{Name: "disk0", Kind: abi.KindRemote, Addrs: []abi.Addr{mustAddr(t, "tcp:10.0.0.1:9876")}, Attach: abi.AttachNbd,
 				Knobs: abi.Knobs{FailAfter: new(uint32(1193 * 3600_000))}}},
 	} {
 		d := newFake()
