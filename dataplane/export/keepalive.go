@@ -64,7 +64,8 @@ func (s *session) blind() bool { return !s.live.Load() || !s.reading.Load() }
 // pulse is what keep saw at the last beat.
 type pulse struct {
 	sent, frames    uint64
-	silent, stalled int // beats
+	pinged          bool // then: what was sent since may be that PING only
+	silent, stalled int  // beats
 }
 
 // keep watches over a session and clears up behind it.
@@ -111,15 +112,15 @@ func (s *session) beat(p *pulse, interval time.Duration) {
 	}
 	patience := missed * max(interval, time.Duration(s.hello.Keepalive)*time.Millisecond)
 	sent, frames := s.out.Progress(), s.in.Frames()
-	switch {
-	case sent != p.sent:
-		p.stalled = 0
+	ping := uint64(abi.HeaderSize + s.digest.Size())
+	switch idle := sent == p.sent || p.pinged && sent == p.sent+ping; {
+	case !idle:
+		p.stalled, p.pinged = 0, false
 	case s.out.Pending():
 		p.stalled++
 	default:
-		p.stalled = 0
+		p.stalled, p.pinged = 0, true
 		s.sendPing()
-		sent = s.out.Progress()
 	}
 	if frames == p.frames && s.reading.Load() {
 		p.silent++
