@@ -65,12 +65,12 @@ func New(c Config, env Env) (*Node, error) {
 		return nil, err
 	}
 	n := newNode(c, env, disk)
-	for _, a := range c.Listen {
+	for i, a := range c.Listen {
 		at, err := env.Ports.bind(n, a)
 		if err != nil {
 			n.unbind()
 			_ = disk.Store.Close() // nothing was written
-			return nil, err
+			return nil, abi.BlameNth(abi.AttrNodeAddress, i, err)
 		}
 		n.ports = append(n.ports, at)
 	}

@@ -19,7 +19,7 @@ import (
 func Open(c *Config) (*Disk, error) {
 	fd, st, err := openNode(c)
 	if err != nil {
-		return nil, err
+		return nil, abi.Blame(abi.AttrNodeDevice, err)
 	}
 	d, err := newDisk(fd, st, c)
 	if err != nil {
@@ -57,15 +57,15 @@ func limitSize(d *Disk, c *Config) error {
 	whole := g.Size
 	switch {
 	case c.Size > whole:
-		return fmt.Errorf("size %d is more than the %d bytes of %s: leave the size out or give a smaller one: %w",
-			c.Size, whole, c.Device, unix.ERANGE)
+		return abi.Blame(abi.AttrNodeSize, fmt.Errorf("size %d is more than the %d bytes of %s: leave the size out or give a smaller one: %w",
+			c.Size, whole, c.Device, unix.ERANGE))
 	case c.Size != 0:
 		whole = c.Size
 	}
 	g.Size = whole &^ uint64(g.BlockMin-1)
 	if g.Size == 0 {
-		return fmt.Errorf("%s would offer %d bytes, less than one block of %d: make it larger first: %w",
-			c.Device, whole, g.BlockMin, unix.EINVAL)
+		return abi.Blame(abi.AttrNodeDevice, fmt.Errorf("%s would offer %d bytes, less than one block of %d: make it larger first: %w",
+			c.Device, whole, g.BlockMin, unix.EINVAL))
 	}
 	if g.Size >= 1<<63 {
 		return fmt.Errorf("%s has more than 2^63-1 bytes: give a smaller size: %w", c.Device, unix.EFBIG)
