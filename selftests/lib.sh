@@ -5,13 +5,14 @@ set -u
 export LC_ALL=C
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BIN=${BIN:-$TOP/bin}
+DSTD=${DSTD:-$BIN/dstd}
 PATH=$BIN:$PATH
 
 # The two ends of a pair, the same in every test: each pair has namespaces of its own.
 A4=10.77.0.1 B4=10.77.0.2 A6=fd77::1 B6=fd77::2
 LINK=dst0
 
-_planned='' _run=0 _bad=0 _ended='' _cleanups=() _pairs=0
+_planned='' _run=0 _bad=0 _ended='' _cleanups=() _pairs=0 _daemons=()
 
 # ---- TAP
 
@@ -104,6 +105,7 @@ _finish() {
 	local rc=$? i
 	trap - EXIT
 	trap '' INT TERM
+	[ $rc != 0 ] || [ -n "$_ended" ] || _no_leaks
 	for ((i = ${#_cleanups[@]} - 1; i >= 0; i--)); do
 		eval "${_cleanups[i]}" >&2 || diag "cleanup failed: ${_cleanups[i]}"
 	done
@@ -223,16 +225,14 @@ blackhole_from() {
 # ---- daemons
 
 # start_dstd NS DIR [ARGUMENT...]: runs dstd in a namespace ("" for this one) with its directories and log below DIR, and returns
-# when it answers. DIR should lie in a tmpfs_dir. Sets DSTD_PID. At the end of the test it is stopped.
+# when it answers. DIR should lie in a tmpfs_dir. Sets DSTD_PID. At the end of the test it must have leaked nothing, and is stopped.
+# RUN_DSTD is an array of words to put before the command.
 start_dstd() {
-	local ns=$1 dir=$2
+	local ns=$1 dir=$2 enter=() before
 	shift 2
 	mkdir -p "$dir/run" "$dir/state" "$dir/dev"
-	if [ -z "$ns" ]; then
-		dstd -run "$dir/run" -state "$dir/state" -dev "$dir/dev" "$@" </dev/null >>"$dir/log" 2>&1 &
-	else
-		nsenter --net="/run/netns/$ns" -- "$BIN/dstd" -run "$dir/run" -state "$dir/state" -dev "$dir/dev" "$@" </dev/null >>"$dir/log" 2>&1 &
-	fi
+	[ -z "$ns" ] || enter=(nsenter --net="/run/netns/$ns" --)
+	"${enter[@]}" ${RUN_DSTD+"${RUN_DSTD[@]}"} "$DSTD" -run "$dir/run" -state "$dir/state" -dev "$dir/dev" "$@" </dev/null >>"$dir/log" 2>&1 &
 	DSTD_PID=$!
 	cleanup "stop_pid $DSTD_PID"
 	wait_for 10 _answers_or_gone "$ns" "$DSTD_PID"
@@ -240,15 +240,67 @@ start_dstd() {
 		diag "dstd $*: $(tail -n 20 "$dir/log")"
 		return 1
 	fi
+	# One that came back has nodes already: its first life tells how many descriptors an empty one has.
+	before=$(cat "$dir/descriptors" 2>/dev/null) || { before=$(fds "$DSTD_PID") && echo "$before" >"$dir/descriptors"; }
+	_daemons+=("$DSTD_PID $before $dir $ns")
 }
 
 _answers_or_gone() { _gone "$2" || ctl "$1" sys show; }
+
+# fds PID, threads PID, rss PID: how many descriptors and threads it has, how many KiB of memory
+fds() { ls "/proc/$1/fd" 2>/dev/null | wc -l; }
+threads() { ls "/proc/$1/task" 2>/dev/null | wc -l; }
+rss() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+
+# Every daemon that lives when the test ends: once its nodes are removed, the descriptors are those of its start, and of the
+# goroutines that it prints when it is told to quit none is the data plane's. No log has a panic or a race.
+# A leak is a result more than planned.
+_no_leaks() {
+	local one pid before dir ns name
+	for one in ${_daemons+"${_daemons[@]}"}; do
+		read -r pid before dir ns <<<"$one"
+		if ! _gone "$pid"; then
+			for name in $(ctl "$ns" -j show | jq -r '.nodes[].name'); do
+				ctl "$ns" del "$name" force >/dev/null || not_ok "$name of $dir is removed at the end"
+			done
+			wait_for 5 _has_fds "$pid" "$before" || not_ok "descriptors of $dir return to $before" "$(ls -l "/proc/$pid/fd")"
+			stop_pid "$pid" QUIT || not_ok "dstd of $dir prints its goroutines"
+			! sed '1,/^SIGQUIT/d' "$dir/log" | grep -q '^dst/dataplane/' ||
+				not_ok "no goroutine of $dir is left" "$(sed '1,/^SIGQUIT/d' "$dir/log")"
+		fi
+		! sed '/^SIGQUIT/,$d' "$dir/log" | grep -Eq '^(panic|fatal error|WARNING: DATA RACE)' || not_ok "no panic in $dir" "$(cat "$dir/log")"
+	done
+}
+
+_has_fds() { [ "$(fds "$1")" -le "$2" ]; }
 
 # ctl NS WORD...: dstctl in a namespace
 ctl() {
 	local ns=$1
 	shift
 	in_ns "$ns" "$BIN/dstctl" "$@"
+}
+
+# field NS NAME PATH: one value of "dstctl -j -d -s show NAME", by a jq path below the node: field "$B" vol0 .counters.reads
+field() { ctl "$1" -j -d -s show "$2" | jq -r ".nodes[0]$3"; }
+
+# state_is NS NAME STATE: for wait_for
+state_is() { [ "$(field "$1" "$2" .state)" = "$3" ]; }
+
+# serve NS NAME FILE ADDR[,ADDR...] [WORD...]: exports a file to everybody
+serve() {
+	local ns=$1 name=$2 file=$3 addr=$4
+	shift 4
+	ctl "$ns" export add "$name" device "$file" listen "$addr" "$@" &&
+		ctl "$ns" security add "$name" any rw && ctl "$ns" start "$name" || bail "$name cannot be exported"
+}
+
+# attach NS NAME SOCKET ADDR [WORD...]: attaches a remote as a Unix socket and sets URI to what NBD clients open
+attach() {
+	local ns=$1 name=$2 sock=$3 addr=$4
+	shift 4
+	ctl "$ns" remote add "$name" peer "$addr" attach socket "$sock" "$@" start || bail "$name cannot be attached"
+	URI="nbd+unix:///$name?socket=$sock"
 }
 
 # start_cutproxy NS LISTEN TARGET: runs the byte-exact proxy; sets CUTPROXY_PID, CUTPROXY (control socket) and CUTPROXY_ADDR
@@ -270,3 +322,46 @@ start_cutproxy() {
 
 # proxy WORD...: a command for the newest proxy (cutproxy -h lists them)
 proxy() { "$BIN/cutproxy" -send "$CUTPROXY" "$@"; }
+
+# ---- load under cuts
+
+# load SECONDS: fio on URI in the background: random read and write, 4 to 256 KiB, 16 deep, with flushes; every block written is read
+# back and verified, 256 writes later or at the end of one of ten passes over 128 MiB. Takes about that long, and the cuts more.
+load() {
+	fio --name=load --ioengine=nbd --uri="$URI" --rw=randrw --bsrange=4k-256k --iodepth=16 --fsync=64 --size=128M --loops=10 \
+		--thinktime=$(($1 * 1000000 / 1500)) --thinktime_blocks=16 --verify=crc32c --verify_backlog=256 --verify_fatal=1 --verify_state_save=0 \
+		--output-format=json --output="$DIR/fio.json" 2>"$DIR/fio.err" &
+	FIO=$!
+	FIO_NODE=${URI#*:///} FIO_NODE=${FIO_NODE%%\?*}
+	cleanup "stop_pid $FIO"
+	wait_for 10 answered_more_than 0 || bail "fio does nothing: $(cat "$DIR/fio.err")"
+}
+
+# answered: requests of the load that were answered so far, as the remote in $B counts them
+answered() { field "$B" "$FIO_NODE" '.counters | .reads + .writes'; }
+answered_more_than() { [ "$(answered)" -gt "$1" ]; }
+
+# under_cut WHAT SECONDS CUT HEAL: two commands with that time between them; a result: requests are answered again. The time it took
+# from healing to the first answer is printed.
+under_cut() {
+	local what="$1 for $2 s" before healed
+	$3 >/dev/null || { not_ok "$what"; return; }
+	sleep "$2"
+	before=$(answered)
+	$4 >/dev/null || { not_ok "$what: healing"; return; }
+	healed=${EPOCHREALTIME//[!0-9]/}
+	wait_for 30 answered_more_than "$before"
+	check "$what: requests are answered again" answered_more_than "$before"
+	diag "time: $what: first answer $(((${EPOCHREALTIME//[!0-9]/} - healed) / 1000)) ms after it healed"
+	sleep 4
+}
+
+# verified: two results: the load has lasted until now, and ends without an error
+verified() {
+	local rc
+	check "the load went on through all of it" kill -0 $FIO
+	wait $FIO
+	rc=$?
+	is "fio met no error and verified all of it" "$rc $(cat "$DIR/fio.err")" "0 "
+	diag "time: $(jq -r '.jobs[0] | "load \(.job_runtime / 1000 | round) s, \(.write.total_ios) writes and \(.read.total_ios) reads of \((.write.io_bytes + .read.io_bytes) / 1048576 | round) MiB, \(.sync.total_ios) flushes, \(.total_err // .error) errors"' "$DIR/fio.json")"
+}
