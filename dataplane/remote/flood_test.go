@@ -94,9 +94,10 @@ func TestAnswerBeforeItsRequest(t *testing.T) {
 			time.Sleep(time.Second)
 			return true
 		}
-		b := start(t, p, nil)
+		b := assemble(t, p, make([]byte, SavedSize), nil)
 		b.submit(trans.Write, 0, pattern('a', 4096))
 		b.submit(trans.Write, 4096, pattern('b', 4096))
+		b.node.Start()
 		<-answered
 		synctest.Wait()
 		if n := len(b.done); n != 0 {

@@ -208,7 +208,8 @@ func (s *store) execute(c *channel, h *abi.Header, r extent, data []byte, covere
 	return answer, true
 }
 
-// change writes, in two steps with a pause between them. Called with the lock.
+// change writes, in two steps with a pause between them. READs see it from now
+// on, also what is made durable only before its answer. Called with the lock.
 func (s *store) change(h *abi.Header, r extent, data []byte) {
 	s.running++
 	half := r.from + (r.to-r.from)/2
@@ -224,9 +225,6 @@ func (s *store) change(h *abi.Header, r extent, data []byte) {
 			x.value = value(data[(i-r.from)*sector:])
 		}
 		s.cells[i] = x
-		if h.Flags&abi.FlagFUA != 0 || s.stable {
-			s.harden(int(i), x)
-		}
 	}
 	s.running--
 }
@@ -241,7 +239,7 @@ func (s *store) harden(i int, x cell) {
 	}
 }
 
-// reply answers, or does half of it.
+// reply answers, or does half of it. What was asked for with FUA is durable now.
 func (s *store) reply(c *channel, h *abi.Header, r extent, answer []byte, change bool) {
 	s.mu.Lock()
 	if c.mute || c.n != s.session {
@@ -250,8 +248,9 @@ func (s *store) reply(c *channel, h *abi.Header, r extent, answer []byte, change
 	}
 	delete(c.inFlight, h.ID)
 	for i := r.from; change && i < r.to; i++ {
-		if x := s.cells[i]; x.at > s.durable[i].at {
-			s.pending[int(i)] = x
+		s.pending[int(i)] = s.cells[i]
+		if h.Flags&abi.FlagFUA != 0 || s.stable {
+			s.harden(int(i), s.cells[i])
 		}
 	}
 	a := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, CSize: 4, Size: uint32(4 + len(answer))}
@@ -269,7 +268,7 @@ func (s *store) reply(c *channel, h *abi.Header, r extent, answer []byte, change
 		return
 	}
 	_, _ = c.Write(b)
-	if h.Cmd == abi.MsgFlush && s.trouble(3) || s.trouble(100) {
+	if h.Cmd == abi.MsgFlush && s.trouble(3) || s.trouble(40) {
 		s.restart(c)
 	}
 }
