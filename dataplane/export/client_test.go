@@ -70,7 +70,7 @@ func recvFrame(r io.Reader, d crypt.Digest) (h abi.Header, data []byte, err erro
 
 // helloOf is a HELLO that an export in its defaults grants.
 func helloOf(id byte, epoch uint64, mode abi.Perm) abi.Hello {
-	return abi.Hello{Export: "vol0", ClientID: abi.ID{id}, Epoch: epoch, Mode: mode, Keepalive: 1000, Digest: "crc32c"}
+	return abi.Hello{Export: "vol0", ClientID: abi.ID{id}, Epoch: epoch, Mode: mode, Keepalive: 20_000, Digest: "crc32c"}
 }
 
 // mark exchanges the CFG frames.

@@ -42,6 +42,10 @@ type Core struct {
 	sync          Op      // the flush of the store itself
 	syncing       bool    // sync is ready or running
 
+	// Changes acknowledged, how many of them the running flush covers, and how
+	// many are durable.
+	acked, covering, covered uint64
+
 	// unfenced takes the fence out, for the test that shows what it is for.
 	unfenced bool
 }
@@ -66,6 +70,10 @@ func NewCore(c CoreConfig) *Core {
 
 // Verifier is the name of the store's present life.
 func (c *Core) Verifier() abi.Verifier { return c.verifier }
+
+// Unflushed is how many changes were acknowledged since the last flush that
+// covers them.
+func (c *Core) Unflushed() uint64 { return c.acked - c.covered }
 
 // Action is something that the driver has to do.
 type Action struct {

@@ -123,6 +123,7 @@ func (c *Core) Next() (*Op, Turn) {
 			return nil, 0
 		case op.Kind == KindSync:
 			c.round, c.joined = c.joined, opQueue{}
+			c.covering = c.acked
 			return op, Now
 		}
 		if turn := c.start(op); turn != Later {
@@ -145,6 +146,9 @@ func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 	}
 	c.unlist(op)
 	c.judge(op)
+	if op.reply == ReplyDone && !op.Durable {
+		c.acked++
+	}
 	return Never
 }
 
@@ -168,7 +172,9 @@ func (c *Core) judge(op *Op) {
 func (c *Core) Synced(errno unix.Errno) (over *Op) {
 	round, out := c.round, opQueue{}
 	c.round = opQueue{}
-	if errno != 0 {
+	if errno == 0 {
+		c.covered = c.covering
+	} else {
 		for op := round.head; op != nil; op = op.link {
 			op.seat.parting = op.seat.parting || op.Kind != KindFlush
 		}

@@ -318,6 +318,23 @@ func TestFlushCoversOnlyWhatWasBefore(t *testing.T) {
 	want(t, "over", c.Synced(0), b)
 }
 
+func TestUnflushed(t *testing.T) {
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	ack := func() {
+		op := write(0, 512)
+		c.Begin(s, op)
+		c.End(op, 0, false)
+	}
+	ack()
+	c.Begin(s, &Op{Kind: KindFlush})
+	c.Next()
+	ack() // while the store flushes
+	want(t, "unflushed", c.Unflushed(), 2)
+	c.Synced(0)
+	want(t, "unflushed", c.Unflushed(), 1)
+}
+
 func TestBarrier(t *testing.T) {
 	c := testCore(nil)
 	s := settled(t, c, 1, 1, abi.PermRW)

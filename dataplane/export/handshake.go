@@ -84,8 +84,8 @@ func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
 }
 
 // welcome is a client's way from its HELLO to its session, or to a refusal. It
-// returns when the session is over; settled is called as soon as the handshake
-// is.
+// returns when the session is over; settled is called before the client hears
+// that it is served, so that its next connection finds a free place.
 func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func()) {
 	defer settled()
 	defer st.Close()
@@ -99,11 +99,14 @@ func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func())
 	if err == nil {
 		err = s.admit()
 	}
+	if err == nil {
+		settled()
+		err = n.open(s)
+	}
 	if err != nil {
 		s.abandon(err)
 		return
 	}
-	settled()
 	s.crew.pass()
 	s.keep()
 }
@@ -149,7 +152,7 @@ func (s *session) abandon(why error) {
 	}
 }
 
-// admit gets the client its place, its memory and its WELCOME. Errors: *abi.Refuse,
+// admit gets the client its place, its memory and its tenure. Errors: *abi.Refuse,
 // or that it has gone.
 func (s *session) admit() error {
 	n := s.node
@@ -162,10 +165,7 @@ func (s *session) admit() error {
 	if err := s.provide(); err != nil {
 		return &abi.Refuse{Code: abi.RefuseLimit, Errno: unix.ENOMEM, Text: cut("no memory for another client: " + err.Error())}
 	}
-	if err := s.settle(); err != nil {
-		return err
-	}
-	return n.open(s)
+	return s.settle()
 }
 
 // await polls the core until the client has its place. Meanwhile DRAINING tells

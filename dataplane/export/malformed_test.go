@@ -220,9 +220,7 @@ func TestWrongDigestBreaksTheConnection(t *testing.T) {
 		if got, err := rest(c.st, c.digest); err != nil || got[abi.MsgIOResponse] != 0 {
 			t.Errorf("%v with byte %d wrong: %v, %v", h.Cmd, at, got, err)
 		}
-		if at != 7 { // there the size is wrong, and no frame of that size follows
-			eventually(t, "it is counted", func() bool { return w.Counters().DigestErrors == before+1 })
-		}
+		eventually(t, "it is counted", func() bool { return w.Counters().DigestErrors == before+1 })
 	}
 	wantBytes(t, "store", m.bytes(0, 1<<20), make([]byte, 1<<20))
 }
@@ -254,7 +252,9 @@ func TestFloods(t *testing.T) {
 					}
 				}
 			}()
-			other := w.client(helloOf(2, 1, abi.PermRW))
+			calm := helloOf(2, 1, abi.PermRW)
+			calm.Keepalive = 60_000 // it answers no PINGs here
+			other := w.client(calm)
 			for i := range 50 {
 				want(t, "WRITE of another", other.write(0, pattern(4096, byte(i)), 0), 0)
 			}

@@ -378,7 +378,7 @@ func (n *Node) carryOut(acts []Action) {
 		s := a.Seat.Owner.(*session)
 		switch a.Kind {
 		case Cut:
-			n.log.Warn().Stringer("client", s.who).Err(a.Why).Msg("client cut off")
+			n.log.Info().Stringer("client", s.who).AnErr("why", a.Why).Msg("client cut off")
 			s.cut(a.Why, a.Parting)
 		case Ask:
 			s.ask()

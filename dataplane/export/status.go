@@ -80,7 +80,8 @@ func (n *Node) Status() *abi.Status {
 	st := &abi.Status{
 		State: n.state, StateAge: millis(now.Sub(n.since)), Reason: n.reason,
 		Verifier: n.core.Verifier(), StoreID: n.disk.Identity.ID, Perm: abi.PermRW,
-		BlockMin: n.disk.Geometry.BlockMin, MaxSize: n.cfg.MaxPages * 4096,
+		Unflushed: n.core.Unflushed(),
+		BlockMin:  n.disk.Geometry.BlockMin, MaxSize: n.cfg.MaxPages * 4096,
 		Rules: slices.Clone(n.rules), Warnings: slices.Clone(n.disk.Warnings),
 	}
 	if n.readOnly {

@@ -46,6 +46,9 @@ func newDisk(fd int, st *unix.Stat_t, c *Config) (*Disk, error) {
 	if err := limitSize(d, c); err != nil {
 		return nil, err
 	}
+	if f.block && !d.Geometry.Direct {
+		d.Warnings = append(d.Warnings, "the device is written through the page cache: when a write fails, old data may be read until the next flush; direct avoids that")
+	}
 	f.geo = d.Geometry
 	d.Identity, err = identify(fd, f.block, st, c)
 	return d, err
