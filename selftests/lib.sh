@@ -323,6 +323,36 @@ start_cutproxy() {
 # proxy WORD...: a command for the newest proxy (cutproxy -h lists them)
 proxy() { "$BIN/cutproxy" -send "$CUTPROXY" "$@"; }
 
+# ---- a client that speaks by hand
+
+# wire_open NS ADDR EXPORT ro|rw|nbd: a session of "wire" in the namespace, in the background; sets SAID to its first line: welcome
+# and what was granted, or why it was refused. wire_do WORDS: sends a request and sets SAID to what came of it. wire_close: ends it.
+wire_open() {
+	coproc WIRE { exec 2>&1; in_ns "$1" "$BIN/wire" "${@:2}"; }
+	WIRE_IN=${WIRE[1]} WIRE_OUT=${WIRE[0]} WIRE_ID=$WIRE_PID
+	IFS= read -r -t 10 -u "$WIRE_OUT" SAID || SAID=nothing
+}
+
+wire_do() {
+	SAID=closed
+	{ echo "$*" >&"$WIRE_IN"; } 2>/dev/null || return
+	IFS= read -r -t 10 -u "$WIRE_OUT" SAID || SAID=nothing
+}
+
+wire_close() {
+	exec {WIRE_IN}>&- {WIRE_OUT}<&-
+	wait "$WIRE_ID" 2>/dev/null
+}
+
+# answers REQUEST ANSWER...: a result for each pair: the session of wire_open gets that answer to that request
+answers() {
+	while [ $# -gt 0 ]; do
+		wire_do "$1"
+		is "$1: $2" "$SAID" "$2"
+		shift 2
+	done
+}
+
 # ---- load under cuts
 
 # load SECONDS: fio on URI in the background: random read and write, 4 to 256 KiB, 16 deep, with flushes; every block written is read
