@@ -133,7 +133,8 @@ func (c *Core) Next() (*Op, Turn) {
 }
 
 // End is op done by the store, which alone made it durable if fua. Later: it
-// waits for a flush. Never: give the answer that Reply says, then forget it.
+// waits for a flush. Never: in the same step put the answer that Reply says on
+// its way, then forget it.
 func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 	s := op.seat
 	s.running--
@@ -166,9 +167,10 @@ func (c *Core) judge(op *Op) {
 }
 
 // Synced is the store's flush done: all who had joined it are over, or go on
-// to be written. The first of the list is given; Follow gives the others. A
-// flush that failed is never tried again: everybody is cut, changes that
-// waited for it are answered with the error, a FLUSH is not answered.
+// to be written. The first of the list is given; Follow gives the others; each
+// has to be settled. A flush that failed is never tried again: everybody is
+// cut, changes that waited for it are answered with the error, a FLUSH is not
+// answered.
 func (c *Core) Synced(errno unix.Errno) (over *Op) {
 	round, out := c.round, opQueue{}
 	c.round = opQueue{}
@@ -185,9 +187,6 @@ func (c *Core) Synced(errno unix.Errno) (over *Op) {
 			c.ready.push(op)
 			continue
 		}
-		if op.Kind != KindFlush {
-			c.unlist(op)
-		}
 		switch {
 		case errno == 0 && (op.seat.Open() || c.unfenced):
 			op.reply = ReplyDone
@@ -200,6 +199,15 @@ func (c *Core) Synced(errno unix.Errno) (over *Op) {
 		c.ready.push(&c.sync)
 	}
 	return out.head
+}
+
+// Settle lets those run that wait for op alone, which Synced gave. In the same
+// step its answer is put on its way: nobody may be told of a later change to
+// the same bytes before.
+func (c *Core) Settle(op *Op) {
+	if op.Kind != KindFlush {
+		c.unlist(op)
+	}
 }
 
 // Follow is the next in the list that Synced gave; call it before op is used

@@ -212,6 +212,9 @@ func TestSharedHasSeveralWriters(t *testing.T) {
 	want(t, "over", c.Synced(0), x)
 	want(t, "answer", x.Reply(), ReplyDone)
 	op, _ = c.Next()
+	want(t, "the other's turn before the answer", op, nil)
+	c.Settle(x)
+	op, _ = c.Next()
 	want(t, "the other's turn", op, y)
 }
 
@@ -292,6 +295,7 @@ func TestFailedFlushIsNotAnswered(t *testing.T) {
 	c.Begin(s, late)
 	replies := map[*Op]Reply{}
 	for op := c.Synced(unix.EIO); op != nil; op = op.Follow() {
+		c.Settle(op)
 		replies[op] = op.Reply()
 	}
 	if len(replies) != 2 || replies[flush] != ReplyNone || replies[fua] != ReplyError || fua.Verifier() == old || fua.Err != unix.EIO {
@@ -505,6 +509,7 @@ func orderRun(r *rand.Rand, shared bool) string {
 		case k == 8 && syncs > 0:
 			syncs--
 			for op := c.Synced(0); op != nil; op = op.Follow() {
+				c.Settle(op)
 				finish(op)
 			}
 		case k == 9 && r.IntN(20) == 0 || len(seats) == 0:

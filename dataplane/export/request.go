@@ -175,16 +175,18 @@ func (n *Node) next() *Op {
 	}
 }
 
-// end is r done by the store. The answer leaves before anybody is cut for its
-// error.
+// end is r done by the store. Its answer is queued before whatever waited for it
+// may run, and leaves before anybody is cut for its error: who has seen the
+// answer of a change has seen those of all earlier ones to the same bytes, and
+// resends none of them.
 func (n *Node) end(r *request, errno unix.Errno) {
 	n.mu.Lock()
 	turn := n.core.End(&r.Op, errno, r.Kind == KindWrite && n.disk.Geometry.FUA)
 	acts := n.actions()
-	n.mu.Unlock()
 	if turn == Never {
 		r.conclude()
 	}
+	n.mu.Unlock()
 	n.failed(errno)
 	n.carryOut(acts)
 }
@@ -199,14 +201,18 @@ func (n *Node) synced(errno unix.Errno) {
 		r := op.Owner.(*request)
 		op = op.Follow()
 		s := r.s
+		n.mu.Lock()
+		n.core.Settle(&r.Op)
 		r.conclude()
+		n.mu.Unlock()
 		s.deliver()
 	}
 	n.failed(errno)
 	n.carryOut(acts)
 }
 
-// conclude gives the answer that the core decided.
+// conclude queues the answer that the core decided. It neither waits nor calls
+// back, so Node.mu may be held.
 func (r *request) conclude() {
 	switch r.Reply() {
 	case ReplyDone:
