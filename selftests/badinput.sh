@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 requires ip jq setpriv strace
 requires_root
-plan 71
+plan 69
 
 tmpfs_dir DIR
 ns_new A
