@@ -232,8 +232,7 @@ func (s *session) memory(r *request, n uint32) error {
 }
 
 // take reads until there is a request to do. Refused ones and PINGs are
-// answered on the way. An error is the end of the connection; its element is
-// the spare one then.
+// answered on the way. An error is the end of the connection.
 func (s *session) take() (*request, error) {
 	for {
 		r, err := s.element()
