@@ -130,10 +130,10 @@ func (at *port) receive(st conn.Stream, who caller) {
 	nodes := at.exports()
 	known := slices.ContainsFunc(nodes, func(n *Node) bool { return n.allow(who) != 0 })
 	if !known || !at.ports.enter(st, who) {
-		_ = st.Close()
 		for _, n := range nodes {
 			n.count.refused.Add(1)
 		}
+		_ = st.Close()
 		at.ports.log.Debug().Stringer("client", who).Bool("known", known).Msg("connection closed")
 		return
 	}
@@ -199,14 +199,14 @@ func (at *port) greet(st conn.Stream, who caller) {
 		n.welcome(st, who, &h, settled)
 		return
 	}
+	for _, n := range at.exports() {
+		n.count.refused.Add(1)
+	}
 	var r *abi.Refuse
 	if errors.As(err, &r) {
 		_ = tell(st, abi.MsgRefuse, r.Append)
 	}
 	_ = st.Close()
-	for _, n := range at.exports() {
-		n.count.refused.Add(1)
-	}
 	at.ports.log.Debug().Stringer("client", who).Err(err).Msg("handshake failed")
 }
 
