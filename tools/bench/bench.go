@@ -30,11 +30,18 @@ func bench(ctx context.Context, o *options, stdout, stderr io.Writer) (err error
 		return err
 	}
 	// Whoever waits in a socket is woken when the run is broken off; what it then says is of no interest.
-	defer context.AfterFunc(ctx, func() {
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
 		for _, y := range systems {
 			y.engine.c.interrupt()
 		}
-	})()
+		close(woken)
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+		}
+	}()
 	r := newReport(o, systems)
 	err = measureAll(o, systems, r, stderr)
 	if ctx.Err() != nil {

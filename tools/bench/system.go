@@ -107,7 +107,7 @@ func (y *system) open(ctx context.Context, u *undo, p pattern, size int64) error
 			return fmt.Errorf("%s shows a device of %d bytes instead of %d", y.name, c.size, size)
 		}
 		y.engine = newEngine(c, p)
-		u.later(func() error { c.leave(); return nil }) // the end of the process closes it
+		u.later(func() error { c.leave(); c.close(); return nil })
 		return nil
 	}, y.near, y.far)
 }
