@@ -14,11 +14,7 @@ func (d *Door) addRemote(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	if err := checkRemote(&n); err != nil {
-		return err
-	}
-	n.Kind = abi.KindRemote
-	return named(d.plane.AddRemote(&n))
+	return d.plane.AddRemote(&n)
 }
 
 func (d *Door) addExport(r *genl.Request) error {
@@ -26,11 +22,7 @@ func (d *Door) addExport(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	if err := checkExport(&n); err != nil {
-		return err
-	}
-	n.Kind = abi.KindExport
-	return named(d.plane.AddExport(&n))
+	return d.plane.AddExport(&n)
 }
 
 func (d *Door) delNode(r *genl.Request) error {
@@ -38,7 +30,7 @@ func (d *Door) delNode(r *genl.Request) error {
 	if err := decode(r, &del); err != nil {
 		return err
 	}
-	return named(d.plane.Del(del.Name, del.Flags&abi.DelFlagForce != 0))
+	return d.plane.Del(del.Name, del.Flags&abi.DelFlagForce != 0)
 }
 
 func (d *Door) start(r *genl.Request) error {
@@ -46,7 +38,7 @@ func (d *Door) start(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	return named(d.plane.Start(n.Name))
+	return d.plane.Start(n.Name)
 }
 
 func (d *Door) set(r *genl.Request) error {
@@ -54,10 +46,7 @@ func (d *Door) set(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	if err := checkSet(&n); err != nil {
-		return err
-	}
-	return named(d.plane.Set(&n))
+	return d.plane.Set(&n)
 }
 
 // crypto leaves no key behind, whatever comes of it: genl erases the request,
@@ -68,10 +57,7 @@ func (d *Door) crypto(r *genl.Request) error {
 	if err := decode(r, &c); err != nil {
 		return err
 	}
-	if err := checkCrypto(&c); err != nil {
-		return err
-	}
-	return named(d.plane.Crypto(&c))
+	return d.plane.Crypto(&c)
 }
 
 func (d *Door) addRule(r *genl.Request) error { return changeRule(r, d.plane.AddRule) }
@@ -85,10 +71,7 @@ func changeRule(r *genl.Request, change func(string, abi.Rule) error) error {
 	if len(n.Rules) != 1 {
 		return abi.BlameNth(abi.AttrNodeRule, 1, fmt.Errorf("one rule a request: %w", unix.EINVAL))
 	}
-	if err := n.Rules[0].Check(); err != nil {
-		return abi.Blame(abi.AttrNodeRule, err)
-	}
-	return named(change(n.Name, n.Rules[0]))
+	return change(n.Name, n.Rules[0])
 }
 
 func (d *Door) subscribe(r *genl.Request) error { return d.srv.Subscribe(r.Port, nil) }

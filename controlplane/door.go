@@ -1,7 +1,6 @@
 // Package controlplane is the daemon's door: the command table of the control
-// interface (abi/dst.yaml) and its handlers. A request is decoded wholly and
-// checked before anything changes; then the Plane is asked, which either does
-// all of it or nothing.
+// interface (abi/dst.yaml) and its handlers. A request is decoded wholly; then
+// the Plane is asked, which decides, and either does all of it or nothing.
 package controlplane
 
 import (

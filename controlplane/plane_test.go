@@ -12,7 +12,8 @@ import (
 	"dst/abi"
 )
 
-// fakePlane is a Plane that only remembers.
+// fakePlane is a Plane that only remembers. What it refuses it blames as the
+// real one does; what else that one refuses is tested there.
 type fakePlane struct {
 	mu     sync.Mutex
 	names  []string
@@ -28,11 +29,15 @@ func newFake() *fakePlane {
 	return &fakePlane{nodes: map[string]*abi.Node{}, sys: abi.Sys{Version: "test", PID: 42, Uptime: 1000}}
 }
 
-func (p *fakePlane) add(n *abi.Node) error {
+func (p *fakePlane) add(n *abi.Node, kind abi.Kind) error {
+	if err := abi.ValidName(n.Name); err != nil {
+		return abi.Blame(abi.AttrNodeName, err)
+	}
+	n.Kind = kind
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.nodes[n.Name] != nil {
-		return fmt.Errorf("node %q exists: choose another name: %w", n.Name, unix.EEXIST)
+		return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q exists: choose another name: %w", n.Name, unix.EEXIST))
 	}
 	n.Status = &abi.Status{Reason: p.pad}
 	if n.Flags&abi.NodeFlagStarted != 0 {
@@ -54,12 +59,12 @@ func (p *fakePlane) with(name string, f func(*abi.Node) error) error {
 	defer p.mu.Unlock()
 	n := p.nodes[name]
 	if n == nil {
-		return fmt.Errorf("no node %q: dstctl show lists them: %w", name, unix.ENODEV)
+		return abi.Blame(abi.AttrNodeName, fmt.Errorf("no node %q: dstctl show lists them: %w", name, unix.ENODEV))
 	}
 	return f(n)
 }
 
-func (p *fakePlane) AddRemote(n *abi.Node) error { return p.add(n) }
+func (p *fakePlane) AddRemote(n *abi.Node) error { return p.add(n, abi.KindRemote) }
 
 func (p *fakePlane) AddExport(n *abi.Node) error {
 	for i, a := range n.Addrs {
@@ -67,7 +72,7 @@ func (p *fakePlane) AddExport(n *abi.Node) error {
 			return abi.BlameNth(abi.AttrNodeAddress, i, fmt.Errorf("%v is in use: choose another address: %w", a, unix.EADDRINUSE))
 		}
 	}
-	return p.add(n)
+	return p.add(n, abi.KindExport)
 }
 
 func (p *fakePlane) Del(name string, force bool) error {

@@ -23,7 +23,7 @@ func (d *Door) get(r *genl.Request) error {
 	}
 	found, err := d.plane.Get(n.Name)
 	if err != nil {
-		return named(err)
+		return err
 	}
 	return r.Reply(cut(found).Encode)
 }
@@ -78,7 +78,7 @@ func (d *Door) dumpRules(r *genl.Request) error {
 		case err != nil:
 			return err
 		case n.Kind != abi.KindExport && req.Name != "":
-			return wrong(abi.AttrNodeName, "%s is a remote: only exports have security rules", name)
+			return abi.Blame(abi.AttrNodeName, fmt.Errorf("%s is a remote: only exports have security rules: %w", name, unix.EINVAL))
 		case n.Kind != abi.KindExport || n.Status == nil:
 			return nil
 		}
@@ -90,7 +90,7 @@ func (d *Door) dumpRules(r *genl.Request) error {
 		}
 	}
 	if req.Name != "" {
-		return located(r, named(rows(req.Name)))
+		return located(r, rows(req.Name))
 	}
 	return d.each(rows)
 }
@@ -100,7 +100,7 @@ func (d *Door) stats(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	return named(d.replyStats(r, n.Name))
+	return d.replyStats(r, n.Name)
 }
 
 func (d *Door) dumpStats(r *genl.Request) error {

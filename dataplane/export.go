@@ -54,40 +54,34 @@ func (e *exportNode) check() error {
 	case len(c.Addrs) == 0:
 		return abi.Blame(abi.AttrNodeAddress, fmt.Errorf("export %q has no address to listen on: give one: %w", c.Name, unix.EDESTADDRREQ))
 	case c.Flags&^exportFlags != 0:
-		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("an export does not know the flags %v: %w", c.Flags&^exportFlags, unix.EINVAL))
+		return wrong(abi.AttrNodeFlags, "an export does not know the flags %v: leave them out", c.Flags&^exportFlags)
 	case c.Flags&abi.NodeFlagDirect != 0 && c.Flags&abi.NodeFlagBuffered != 0:
-		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("direct and buffered exclude each other: %w", unix.EINVAL))
+		return wrong(abi.AttrNodeFlags, "direct and buffered exclude each other: give one")
 	}
-	for i, a := range c.Addrs {
-		if err := a.Check(); err != nil {
-			return abi.BlameNth(abi.AttrNodeAddress, i, err)
-		}
-	}
-	return checkKnobs(&c.Knobs)
+	return checkNode(c)
 }
 
 func (e *exportNode) start() error {
 	if err := e.node.Start(); err != nil {
-		return err
+		return abi.Blame(abi.AttrNodeName, err)
 	}
 	e.started = true
 	return nil
 }
 
-func (e *exportNode) remove(force bool) error { return e.node.Close(force) }
+func (e *exportNode) remove(force bool) error {
+	return abi.Blame(abi.AttrNodeName, e.node.Close(force))
+}
 
 func (e *exportNode) stop() { _ = e.node.Close(true) }
 
 func (e *exportNode) set(n *abi.Node) error {
 	k := &n.Knobs
 	switch {
-	case k.RequestTimeout != nil || k.FailAfter != nil:
-		return fmt.Errorf("request-timeout and fail-after belong to remotes: %w", unix.EINVAL)
-	case n.Mask&^abi.NodeFlagReadOnly != 0:
-		return fmt.Errorf("of an export's flags only read-only can change: %w", unix.EINVAL)
-	}
-	if err := checkKnobs(k); err != nil {
-		return err
+	case k.RequestTimeout != nil:
+		return wrong(abi.AttrNodeRequestTimeout, "request-timeout belongs to remotes: leave it out")
+	case k.FailAfter != nil:
+		return wrong(abi.AttrNodeFailAfter, "fail-after belongs to remotes: leave it out")
 	}
 	conf := e.conf
 	merge(&conf.Knobs, k)
@@ -95,7 +89,7 @@ func (e *exportNode) set(n *abi.Node) error {
 	now := knobsOf(&conf)
 	readOnly := conf.Flags&abi.NodeFlagReadOnly != 0
 	if err := e.node.Set(&now.keepalive, &now.workers, &readOnly); err != nil {
-		return err
+		return abi.Blame(abi.AttrNodeFlagsMask, err) // of a store that can only be read
 	}
 	e.conf = conf
 	return nil
@@ -112,10 +106,11 @@ func (e *exportNode) crypto(c *abi.Crypto) error {
 }
 
 func (e *exportNode) rule(r abi.Rule, add bool) error {
+	change := e.node.DelRule
 	if add {
-		return e.node.AddRule(r)
+		change = e.node.AddRule
 	}
-	return e.node.DelRule(r)
+	return abi.Blame(abi.AttrNodeRule, change(r))
 }
 
 func (e *exportNode) config() *abi.Node {

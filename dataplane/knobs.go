@@ -1,14 +1,9 @@
 package dataplane
 
 import (
-	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dst/abi"
-	"dst/dataplane/crypt"
-	"dst/dataplane/trans"
 )
 
 const pageSize = 4096
@@ -53,33 +48,6 @@ func knobsOf(n *abi.Node) knobs {
 	return k
 }
 
-// checkKnobs refuses values outside of the ABI's limits: the generic-netlink
-// door has checked them already, other doors and saved files have not.
-func checkKnobs(k *abi.Knobs) error {
-	for _, c := range []struct {
-		name     string
-		attr     uint16
-		value    *uint32
-		low, top uint32
-	}{
-		{"max-pages", abi.AttrNodeMaxPages, k.MaxPages, 1, abi.MaxRequest / pageSize},
-		{"depth", abi.AttrNodeDepth, k.Depth, 1, trans.DepthMax},
-		{"keepalive", abi.AttrNodeKeepalive, k.Keepalive, 10, 3600_000},
-		{"workers", abi.AttrNodeWorkers, k.Workers, 1, 1024},
-	} {
-		if c.value != nil && (*c.value < c.low || *c.value > c.top) {
-			return abi.Blame(c.attr, fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE))
-		}
-	}
-	if k.Arena != nil && (*k.Arena < arenaGuaranteed || *k.Arena > 1<<40) {
-		return abi.Blame(abi.AttrNodeArena, fmt.Errorf("arena %d is not from %d bytes to 1 TiB: %w", *k.Arena, arenaGuaranteed, unix.ERANGE))
-	}
-	if k.LogAge != nil {
-		return abi.Blame(abi.AttrNodeLogAge, fmt.Errorf("log-age belongs to the replay log, which this version does not have: %w", unix.EOPNOTSUPP))
-	}
-	return nil
-}
-
 // merge puts the given knobs of from over those of to.
 func merge(to, from *abi.Knobs) {
 	for _, f := range []struct{ to, from **uint32 }{
@@ -118,19 +86,6 @@ func fillKnobs(n *abi.Node) {
 		n.Hash = defaultHash
 		n.Default = append(n.Default, abi.AttrNodeHash)
 	}
-}
-
-// parseCrypto takes a CRYPTO request as far as this version goes: digests.
-func parseCrypto(c *abi.Crypto, started bool) (crypt.Digest, error) {
-	switch {
-	case started:
-		return 0, fmt.Errorf("node %q is started: set its digest before start: %w", c.Name, unix.EEXIST)
-	case c.Cipher != "" || c.CipherKeyFile != "" || len(c.CipherKey) > 0 || c.HashKeyFile != "" || len(c.HashKey) > 0 || c.Threads != nil:
-		return 0, fmt.Errorf("this version checks data (hash crc32c) and does not encrypt or authenticate it: use it on trusted networks only: %w", unix.EOPNOTSUPP)
-	case c.Hash == "":
-		return 0, fmt.Errorf("crypto needs a hash: crc32c or none: %w", unix.EINVAL)
-	}
-	return crypt.ParseDigest(c.Hash)
 }
 
 func orDefault(s, d string) string {

@@ -67,14 +67,14 @@ func New(c Config) (*Plane, error) {
 	if c.Budget == 0 {
 		c.Budget = defaultBudget()
 	}
-	run, err := openRunDir(c.RunDir)
-	if err != nil {
-		return nil, err
-	}
 	for _, dir := range []string{c.StateDir, c.DevDir} {
 		if err := makeDir(dir); err != nil {
 			return nil, err
 		}
+	}
+	run, err := openRunDir(c.RunDir)
+	if err != nil {
+		return nil, err
 	}
 	return &Plane{cfg: c, run: run, budget: mempool.NewBudget(c.Budget), ports: export.NewPorts(c.Log),
 		started: time.Now(), places: make(map[string]*place), sockets: make(map[string]string)}, nil
@@ -89,10 +89,14 @@ func (p *Plane) AddExport(n *abi.Node) error { return p.add(n, abi.KindExport) }
 
 func (p *Plane) add(n *abi.Node, kind abi.Kind) error {
 	n.Kind = kind
+	started := n.Flags&abi.NodeFlagStarted != 0
+	if started && kind == abi.KindExport {
+		return wrong(abi.AttrNodeFlags, "export %q has no security rule yet, so nobody could use it: add it, then a rule, then start it", n.Name)
+	}
 	if err := p.reserve(n); err != nil {
 		return err
 	}
-	if n.Flags&abi.NodeFlagStarted != 0 {
+	if started {
 		if err := p.Start(n.Name); err != nil {
 			return p.undo(n.Name, err)
 		}
@@ -100,21 +104,21 @@ func (p *Plane) add(n *abi.Node, kind abi.Kind) error {
 	return nil
 }
 
-// reserve takes the name, makes the node and remembers it.
+// reserve takes the name, makes the node and remembers it. Who asks for the
+// name meanwhile finds no node and does not wait: opening a store may take long.
 func (p *Plane) reserve(n *abi.Node) error {
 	if err := abi.ValidName(n.Name); err != nil {
-		return err
+		return abi.Blame(abi.AttrNodeName, err)
 	}
 	at := new(place)
-	at.Lock()
-	defer at.Unlock()
 	p.mu.Lock()
 	if p.places[n.Name] != nil {
 		p.mu.Unlock()
-		return fmt.Errorf("node %q exists: choose another name or remove it first: %w", n.Name, unix.EEXIST)
+		return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q exists: choose another name or remove it first: %w", n.Name, unix.EEXIST))
 	}
 	p.places[n.Name] = at
 	p.mu.Unlock()
+	p.run.erase(n.Name) // a new node has no past
 	made, err := p.make(n)
 	if err == nil {
 		if err = p.run.save(made.config()); err != nil {
@@ -125,6 +129,8 @@ func (p *Plane) reserve(n *abi.Node) error {
 		p.forget(n.Name)
 		return err
 	}
+	at.Lock()
+	defer at.Unlock()
 	at.node = made
 	p.cfg.Notify(abi.Event{Kind: abi.EventKindAdd, Name: n.Name, State: abi.StateConfigured})
 	return nil
@@ -165,38 +171,55 @@ func (p *Plane) hold(name string, f func(at *place) error) error {
 			return f(at)
 		}
 	}
-	return fmt.Errorf("there is no node %q: see dstctl show: %w", name, unix.ENODEV)
+	return abi.Blame(abi.AttrNodeName, fmt.Errorf("there is no node %q: see dstctl show: %w", name, unix.ENODEV))
 }
 
-// Start starts a node; a started one is left alone.
+// Start starts a node; a started one is left alone. One that was lost when the
+// daemon started is made again first.
 func (p *Plane) Start(name string) error {
-	return p.change(name, abi.EventKindStart, node.start)
+	return p.change(name, abi.EventKindStart, func(at *place) error {
+		if lost, ok := at.node.(*lostNode); ok {
+			made, err := p.remake(&lost.conf, true)
+			if err != nil {
+				lost.why = err
+				return abi.Blame(abi.AttrNodeName, err)
+			}
+			at.node = made
+		}
+		return at.node.start()
+	})
 }
 
 // Set changes the given values of a node.
 func (p *Plane) Set(n *abi.Node) error {
-	return p.change(n.Name, abi.EventKindChange, func(at node) error { return at.set(n) })
+	if err := checkSet(n); err != nil {
+		return err
+	}
+	return p.change(n.Name, abi.EventKindChange, func(at *place) error { return at.node.set(n) })
 }
 
 // Crypto sets digest, cipher and keys of a node that is not started.
 func (p *Plane) Crypto(c *abi.Crypto) error {
-	return p.change(c.Name, abi.EventKindChange, func(at node) error { return at.crypto(c) })
+	if err := checkCrypto(c); err != nil {
+		return err
+	}
+	return p.change(c.Name, abi.EventKindChange, func(at *place) error { return at.node.crypto(c) })
 }
 
 // AddRule adds a security rule to an export; an equal one gets r's permission.
 func (p *Plane) AddRule(name string, r abi.Rule) error {
-	return p.change(name, abi.EventKindChange, func(at node) error { return at.rule(r, true) })
+	return p.change(name, abi.EventKindChange, func(at *place) error { return at.node.rule(r, true) })
 }
 
 // DelRule removes a security rule from an export.
 func (p *Plane) DelRule(name string, r abi.Rule) error {
-	return p.change(name, abi.EventKindChange, func(at node) error { return at.rule(r, false) })
+	return p.change(name, abi.EventKindChange, func(at *place) error { return at.node.rule(r, false) })
 }
 
 // change does f to the node and, if it was done, remembers and tells it.
-func (p *Plane) change(name string, kind abi.EventKind, f func(node) error) error {
+func (p *Plane) change(name string, kind abi.EventKind, f func(at *place) error) error {
 	return p.hold(name, func(at *place) error {
-		if err := f(at.node); err != nil {
+		if err := f(at); err != nil {
 			return err
 		}
 		if err := p.run.save(at.node.config()); err != nil {
@@ -272,35 +295,40 @@ func (p *Plane) Stats(name string) (c *abi.Counters, err error) {
 }
 
 // Restore makes the nodes that the run directory remembers, each on its own:
-// what cannot be made is logged and told, stays remembered, and blocks nothing.
+// one that cannot be made is logged, told and shown as lost, and blocks nothing.
 func (p *Plane) Restore() {
 	for _, n := range p.run.load(p.cfg.Log) {
-		if err := p.restore(n); err != nil {
+		made, err := p.remake(n, n.Flags&abi.NodeFlagStarted != 0)
+		if err != nil {
+			made = &lostNode{conf: *n, why: err, since: time.Now()}
 			p.cfg.Log.Error().Err(err).Str("node", n.Name).Msg("node could not be restored")
-			p.cfg.Notify(abi.Event{Kind: abi.EventKindError, Name: n.Name, Reason: err.Error()})
+			p.cfg.Notify(abi.Event{Kind: abi.EventKindError, Name: n.Name, State: abi.StateFailed, Reason: err.Error()})
 		}
+		p.mu.Lock()
+		p.places[n.Name] = &place{node: made}
+		p.mu.Unlock()
 	}
 }
 
-func (p *Plane) restore(n *abi.Node) error {
-	at := new(place)
+// remake makes a remembered node as it was, wholly or not at all.
+func (p *Plane) remake(n *abi.Node, started bool) (node, error) {
 	made, err := p.make(n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	at.node = made
-	p.mu.Lock()
-	p.places[n.Name] = at
-	p.mu.Unlock()
 	for _, r := range n.Status.Rules {
-		if err := made.rule(r, true); err != nil {
-			return err
+		if err == nil {
+			err = made.rule(r, true)
 		}
 	}
-	if n.Flags&abi.NodeFlagStarted != 0 {
-		return made.start()
+	if err == nil && started {
+		err = made.start()
 	}
-	return nil
+	if err != nil {
+		made.stop()
+		return nil, err
+	}
+	return made, nil
 }
 
 // Close ends the daemon's service. What the run directory remembers stays, for

@@ -61,28 +61,23 @@ func (r *remoteNode) check() error {
 	switch {
 	case len(c.Addrs) == 0:
 		return abi.Blame(abi.AttrNodeAddress, fmt.Errorf("remote %q has no peer: give its address: %w", c.Name, unix.EDESTADDRREQ))
-	case len(c.Export) > abi.NameMax || c.Export != "" && abi.ValidName(c.Export) != nil:
-		return abi.Blame(abi.AttrNodeExport, fmt.Errorf("export name %q is not a node's name: %w", c.Export, unix.EINVAL))
+	case c.Export != "" && abi.ValidName(c.Export) != nil:
+		return abi.Blame(abi.AttrNodeExport, abi.ValidName(c.Export))
 	case c.Attach == abi.AttachNbd:
 		return abi.Blame(abi.AttrNodeAttach, fmt.Errorf("the kernel device is not part of this version: use attach socket PATH or attach none: %w", unix.EOPNOTSUPP))
-	case c.Attach == abi.AttachSocket && !filepath.IsAbs(c.Socket):
-		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("attach socket needs an absolute path: %w", unix.EINVAL))
+	case c.Attach == abi.AttachSocket && c.Socket == "":
+		return wrong(abi.AttrNodeAttach, "attach socket needs the path of the socket: give one")
 	case c.Attach != abi.AttachSocket && c.Socket != "":
-		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("a socket path goes with attach socket only: %w", unix.EINVAL))
+		return wrong(abi.AttrNodeSocket, "a socket path goes with attach socket only: leave it out")
+	case c.Attach == abi.AttachSocket && !filepath.IsAbs(c.Socket):
+		return wrong(abi.AttrNodeSocket, "socket %q: write an absolute path", c.Socket)
 	case c.Flags&^abi.NodeFlagReadOnly != 0:
-		return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("a remote knows the flag read-only, not %v: %w", c.Flags&^abi.NodeFlagReadOnly, unix.EINVAL))
+		return wrong(abi.AttrNodeFlags, "a remote knows the flag read-only, not %v: leave the others out", c.Flags&^abi.NodeFlagReadOnly)
 	}
-	for i, a := range c.Addrs {
-		if err := a.Check(); err != nil {
-			return abi.BlameNth(abi.AttrNodeAddress, i, err)
-		}
+	if err := checkNode(c); err != nil || c.Attach != abi.AttachSocket {
+		return err
 	}
-	if c.Attach == abi.AttachSocket {
-		if err := r.checkSocket(); err != nil {
-			return err
-		}
-	}
-	return checkKnobs(&c.Knobs)
+	return r.checkSocket()
 }
 
 // checkSocket finds out now what would fail at the first WELCOME.
@@ -176,11 +171,11 @@ func (r *remoteNode) stop() {
 }
 
 func (r *remoteNode) set(n *abi.Node) error {
-	if n.Knobs.Workers != nil || n.Mask != 0 {
-		return fmt.Errorf("a remote has neither workers nor flags that can change: %w", unix.EINVAL)
-	}
-	if err := checkKnobs(&n.Knobs); err != nil {
-		return err
+	switch {
+	case n.Knobs.Workers != nil:
+		return wrong(abi.AttrNodeWorkers, "workers belong to exports: leave them out")
+	case n.Mask != 0:
+		return wrong(abi.AttrNodeFlagsMask, "no flag of a remote can change: remove it and add it again")
 	}
 	merge(&r.conf.Knobs, &n.Knobs)
 	if r.link != nil {
@@ -200,7 +195,7 @@ func (r *remoteNode) crypto(c *abi.Crypto) error {
 }
 
 func (r *remoteNode) rule(abi.Rule, bool) error {
-	return fmt.Errorf("node %q is a remote: security rules belong to exports: %w", r.conf.Name, unix.EOPNOTSUPP)
+	return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q is a remote: security rules belong to exports: %w", r.conf.Name, unix.EOPNOTSUPP))
 }
 
 func (r *remoteNode) config() *abi.Node {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -109,7 +110,7 @@ func (d *runDir) load(log zerolog.Logger) (nodes []*abi.Node) {
 		if err == nil {
 			err = abi.Unmarshal(b, n)
 		}
-		if err == nil && (n.Name != e.Name() || n.Status == nil) {
+		if err == nil && (n.Name != e.Name() || abi.ValidName(n.Name) != nil || n.Status == nil || n.Kind != abi.KindRemote && n.Kind != abi.KindExport) {
 			err = unix.EUCLEAN
 		}
 		if err != nil {
@@ -121,8 +122,10 @@ func (d *runDir) load(log zerolog.Logger) (nodes []*abi.Node) {
 	return nodes
 }
 
-// page maps the page that remembers a remote's attachment, making it if it is
-// new. The mapping is shared with the file, so that it outlives the daemon.
+// page maps the page that remembers a remote's attachment, making it if the
+// node is new. The mapping is shared with the file, so that it outlives the
+// daemon. Errors: EUCLEAN if the page of a remembered node is not whole: an
+// empty one would pass for a client that has written nothing.
 func (d *runDir) page(name string) ([]byte, error) {
 	if err := makeDir(d.node(name)); err != nil {
 		return nil, err
@@ -132,6 +135,13 @@ func (d *runDir) page(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(d.node(name), "config")); err == nil && info.Size() != remote.SavedSize {
+		return nil, fmt.Errorf("the remembered attachment of node %q is damaged: remove the node and add it again: %w", name, unix.EUCLEAN)
+	}
 	// allocated, not sparse: a page that cannot be had later would be a SIGBUS
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, remote.SavedSize); err != nil {
 		return nil, fmt.Errorf("the run directory has no room for a node: %w", err)
@@ -139,8 +149,9 @@ func (d *runDir) page(name string) ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, remote.SavedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
 
-// makeDir makes a directory of the daemon, for root only, and refuses a
-// symlink in its place.
+// makeDir makes a directory of the daemon, for its user only. A symlink in its
+// place, and a directory that others may write to, are refused: who can exchange
+// files there commands the daemon.
 func makeDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("directory %s: %w", path, err)
@@ -151,6 +162,12 @@ func makeDir(path string) error {
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory: choose another: %w", path, unix.ENOTDIR)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return fmt.Errorf("directory %s belongs to uid %d: give it to uid %d or choose another: %w", path, owner, os.Geteuid(), unix.EPERM)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("directory %s can be written by others: chmod go-w it or choose another: %w", path, unix.EPERM)
 	}
 	return nil
 }

@@ -1,0 +1,132 @@
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/crypt"
+	"dst/dataplane/trans"
+)
+
+// What is refused before anything is touched is decided here and in the check
+// of each kind of node, for every door alike. An error blames its attribute.
+
+// wrong is EINVAL and a sentence, blamed on attr.
+func wrong(attr uint16, format string, args ...any) error {
+	return abi.Blame(attr, fmt.Errorf(format+": %w", append(args, unix.EINVAL)...))
+}
+
+// checkNode is what remotes and exports have in common.
+func checkNode(n *abi.Node) error {
+	for i, a := range n.Addrs {
+		if err := a.Check(); err != nil {
+			return abi.BlameNth(abi.AttrNodeAddress, i, err)
+		}
+		if slices.Contains(n.Addrs[:i], a) {
+			return abi.BlameNth(abi.AttrNodeAddress, i, fmt.Errorf("address %v is given twice: leave one out: %w", a, unix.EINVAL))
+		}
+	}
+	switch {
+	case n.Size%abi.SectorSize != 0:
+		return wrong(abi.AttrNodeSize, "size %d is not a multiple of %d: give whole sectors", n.Size, abi.SectorSize)
+	case n.Size >= 1<<63:
+		return wrong(abi.AttrNodeSize, "size %d is beyond what a device can have: give less", n.Size)
+	}
+	return checkKnobs(&n.Knobs)
+}
+
+// checkKnobs refuses values outside of the ABI's limits: the generic-netlink
+// door has checked them already, other doors and saved files have not.
+func checkKnobs(k *abi.Knobs) error {
+	for _, c := range []struct {
+		name     string
+		attr     uint16
+		value    *uint32
+		low, top uint32
+	}{
+		{"max-pages", abi.AttrNodeMaxPages, k.MaxPages, 1, abi.MaxRequest / pageSize},
+		{"depth", abi.AttrNodeDepth, k.Depth, 1, trans.DepthMax},
+		{"keepalive", abi.AttrNodeKeepalive, k.Keepalive, 10, 3600_000},
+		{"workers", abi.AttrNodeWorkers, k.Workers, 1, 1024},
+	} {
+		if c.value != nil && (*c.value < c.low || *c.value > c.top) {
+			return abi.Blame(c.attr, fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE))
+		}
+	}
+	if k.Arena != nil && (*k.Arena < arenaGuaranteed || *k.Arena > 1<<40) {
+		return abi.Blame(abi.AttrNodeArena, fmt.Errorf("arena %d is not from %d bytes to 1 TiB: %w", *k.Arena, arenaGuaranteed, unix.ERANGE))
+	}
+	if k.LogAge != nil {
+		return abi.Blame(abi.AttrNodeLogAge, fmt.Errorf("log-age belongs to the replay log, which this version does not have: %w", unix.EOPNOTSUPP))
+	}
+	return nil
+}
+
+// checkSet refuses changes that no node can make.
+func checkSet(n *abi.Node) error {
+	switch {
+	case n.Mask == 0 && n.Flags == 0 && n.Knobs == abi.Knobs{}:
+		return fmt.Errorf("nothing to set: name what is to change: %w", unix.EINVAL)
+	case n.Mask&^abi.NodeFlagReadOnly != 0:
+		return wrong(abi.AttrNodeFlagsMask, "only read-only may change while a node lives: remove it and add it again")
+	case n.Flags&^n.Mask != 0:
+		return wrong(abi.AttrNodeFlags, "flags %#x are not in flags-mask: name there what changes", uint32(n.Flags&^n.Mask))
+	}
+	return checkKnobs(&n.Knobs)
+}
+
+// checkCrypto refuses keys and algorithms that do not go together.
+func checkCrypto(c *abi.Crypto) error {
+	for _, k := range []struct {
+		algorithm, file         string
+		key                     []byte
+		attr, fileAttr, keyAttr uint16
+		what                    string
+		keyed                   bool // useless without a key
+	}{
+		{c.Cipher, c.CipherKeyFile, c.CipherKey, abi.AttrCryptoCipher, abi.AttrCryptoCipherKeyFile, abi.AttrCryptoCipherKey, "cipher", true},
+		{c.Hash, c.HashKeyFile, c.HashKey, abi.AttrCryptoHash, abi.AttrCryptoHashKeyFile, abi.AttrCryptoHashKey, "hash", false},
+	} {
+		switch {
+		case k.file != "" && len(k.key) > 0:
+			return wrong(k.keyAttr, "the %s key is given twice, as bytes and as a file: leave one out", k.what)
+		case k.file != "" && k.file[0] != '/':
+			return wrong(k.fileAttr, "key file %q: write an absolute path", k.file)
+		case k.algorithm == "" && k.file != "":
+			return wrong(k.fileAttr, "a %s key needs a %s: name one", k.what, k.what)
+		case k.algorithm == "" && len(k.key) > 0:
+			return wrong(k.keyAttr, "a %s key needs a %s: name one", k.what, k.what)
+		case k.keyed && k.algorithm != "" && k.file == "" && len(k.key) == 0:
+			return wrong(k.attr, "%s %q needs a key: give its file", k.what, k.algorithm)
+		}
+	}
+	if c.Cipher == "" && c.Hash == "" && c.Threads == nil {
+		return fmt.Errorf("nothing to set: name a cipher or a hash: %w", unix.EINVAL)
+	}
+	return nil
+}
+
+// parseCrypto takes a CRYPTO request as far as this version goes: digests.
+func parseCrypto(c *abi.Crypto, started bool) (crypt.Digest, error) {
+	if started {
+		return 0, abi.Blame(abi.AttrCryptoName, fmt.Errorf("node %q is started: set its digest before start: %w", c.Name, unix.EEXIST))
+	}
+	for _, k := range []struct {
+		attr  uint16
+		given bool
+	}{
+		{abi.AttrCryptoCipher, c.Cipher != ""},
+		{abi.AttrCryptoHashKeyFile, c.HashKeyFile != ""},
+		{abi.AttrCryptoHashKey, len(c.HashKey) > 0},
+		{abi.AttrCryptoThreads, c.Threads != nil},
+	} {
+		if k.given {
+			return 0, abi.Blame(k.attr, fmt.Errorf("this version checks data (hash crc32c) and does not encrypt or authenticate it: use it on trusted networks only: %w", unix.EOPNOTSUPP))
+		}
+	}
+	d, err := crypt.ParseDigest(c.Hash)
+	return d, abi.Blame(abi.AttrCryptoHash, err)
+}

@@ -1,0 +1,44 @@
+package dataplane
+
+import (
+	"fmt"
+	"time"
+
+	"dst/abi"
+)
+
+// lostNode is a remembered node that could not be made again when the daemon
+// started: a disk is missing, an address is taken. It is shown with the reason
+// and keeps its name, rules and attachment; start tries again, del gives it up.
+type lostNode struct {
+	conf  abi.Node // as remembered
+	why   error
+	since time.Time
+}
+
+func (l *lostNode) refuse() error {
+	return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q could not be restored, start it to try again or remove it: %w", l.conf.Name, l.why))
+}
+
+func (l *lostNode) start() error             { return l.refuse() } // Plane.Start makes it again
+func (l *lostNode) set(*abi.Node) error      { return l.refuse() }
+func (l *lostNode) crypto(*abi.Crypto) error { return l.refuse() }
+
+func (l *lostNode) rule(abi.Rule, bool) error { return l.refuse() }
+func (l *lostNode) remove(bool) error         { return nil }
+func (l *lostNode) stop()                     {}
+func (l *lostNode) stats() *abi.Counters      { return new(abi.Counters) }
+
+func (l *lostNode) config() *abi.Node {
+	n := l.conf
+	return &n
+}
+
+func (l *lostNode) get() *abi.Node {
+	n := l.config()
+	fillKnobs(n)
+	age := uint64(time.Since(l.since).Milliseconds())
+	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules,
+		Reason: fmt.Sprintf("could not be restored: %v; start tries again", l.why)}
+	return n
+}
