@@ -24,6 +24,11 @@ func (s *session) complete(words []string) {
 	last := words[len(words)-1]
 	want := expected(words[:len(words)-1], last)
 	if want.names {
+		if o, _, _ := parseOptions(line{words: words[:len(words)-1]}); o.netns != "" && s.enter != nil {
+			// the names are those of that namespace; where it cannot be entered there are none
+			_ = s.enter(o.netns, append([]string{"__complete", "--"}, withoutNetns(words)...))
+			return
+		}
 		want.words = append(want.words, s.liveNames(want.of)...)
 	}
 	for _, word := range want.words {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,6 +61,18 @@ func TestCompleteAlone(t *testing.T) {
 	got := dstctl(t, nil, "__complete -- show")
 	if got.code != 0 || got.out != "show\n" || got.err != "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestCompleteNetns: names come from the namespace that -n names.
+func TestCompleteNetns(t *testing.T) {
+	var entered, asked string
+	code := run(t.Context(), world{stdout: io.Discard, stderr: io.Discard, enter: func(ns string, args []string) error {
+		entered, asked = ns, strings.Join(args, " ")
+		return nil
+	}}, strings.Fields("__complete -- -j -n blue -s show v"))
+	if code != exitDone || entered != "blue" || asked != "__complete -- -j -s show v" {
+		t.Errorf("exit %d, entered %q with %q", code, entered, asked)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dst/abi"
 	"dst/controlplane/client"
 )
 
@@ -169,15 +170,18 @@ func faultOf(err error, r *request) *fault {
 		f.text = "no dstd answers in this network namespace: start it (systemctl start dstd), or name its namespace with -n"
 	case errors.Is(err, errSilent):
 		f.code = exitNoDaemon
-		f.text = "dstd does not answer: look at its log (journalctl -u dstd)"
+		f.text = "dstd does not answer: it hangs, or another program holds its netlink port: look at its log (journalctl -u dstd)"
 	}
 	attr, nth, ok := blamed(err)
 	if r == nil || !ok {
 		return f
 	}
+	if attr == abi.AttrNodeFlagsMask { // one word says the flag and that it changes
+		attr = abi.AttrNodeFlags
+	}
 	if at, given := r.at[attr]; given {
 		f.at = at
-		if nth > 0 || at < len(r.line.words) && strings.Contains(r.line.words[at], ",") {
+		if attr == abi.AttrNodeAddress { // the only list of words; report leaves a single one whole
 			f.part = nth + 1
 		}
 	} else if slices.Contains(r.verb.attrs(), attr) { // it should have been given

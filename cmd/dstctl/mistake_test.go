@@ -229,12 +229,16 @@ func TestRefused(t *testing.T) {
 		code    int
 		says    string
 	}{
+		{"export set vol0 workers 3 read-only off", refuse(unix.EROFS, "no", abi.AttrNodeFlagsMask), 2,
+			"Error: no.\n  dstctl export set vol0 workers 3 read-only off\n                                             ^~~\n"},
 		{"export add v listen tcp:10.0.0.1:9,tcp:10.0.0.2:9 device /x", in, 2,
 			"Error: address tcp:10.0.0.2:9 is in use: choose another port.\n" +
 				"  dstctl export add v listen tcp:10.0.0.1:9,tcp:10.0.0.2:9 device /x\n" +
 				"                                            ^~~~~~~~~~~~~~\n"},
 		{"export add v device /x listen tcp:10.0.0.1:9 read-only start", refuse(unix.EINVAL, "no.", abi.AttrNodeFlags), 2,
 			"Error: no.\n  dstctl export add v device /x listen tcp:10.0.0.1:9 read-only start\n                                                      ^~~~~~~~~\n"},
+		{"export add v device /a,b listen tcp:10.0.0.1:9", refuse(unix.ENOENT, "device /a,b does not exist", abi.AttrNodeDevice), 2,
+			"Error: device /a,b does not exist.\n  dstctl export add v device /a,b listen tcp:10.0.0.1:9\n                             ^~~~\n"},
 		{"export add v device /x listen tcp:10.0.0.1:9", refuse(unix.ERANGE, "size is needed", abi.AttrNodeSize), 2,
 			"Error: size is needed.\n  dstctl export add v device /x listen tcp:10.0.0.1:9\n                                                      ^\n"},
 		{"export add v device /x listen tcp:10.0.0.1:9", refuse(unix.EINVAL, "what?", abi.AttrNodeEpoch), 2, "Error: what?\n"},
@@ -242,8 +246,8 @@ func TestRefused(t *testing.T) {
 		{"export add v device /x listen tcp:10.0.0.1:9", client.ErrNoDaemon, 4,
 			"Error: no dstd answers in this network namespace: start it (systemctl start dstd), or name its namespace with -n.\n"},
 	} {
-		d := newFake()
-		d.fail["add-export"] = tt.err
+		d := exampleNodes()
+		d.fail["add-export"], d.fail["set"] = tt.err, tt.err
 		if got := dstctl(t, d, tt.command); got.code != tt.code || got.err != tt.says {
 			t.Errorf("%q: exit %d\n%s", tt.command, got.code, got.err)
 		}

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"dst/abi"
 )
@@ -12,12 +16,36 @@ import (
 func (s *session) emit(doc any) error { return s.encode(doc, s.opts.pretty) }
 
 func (s *session) encode(doc any, pretty bool) error {
-	enc := json.NewEncoder(s.out)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if pretty {
 		enc.SetIndent("", "    ")
 	}
-	return enc.Encode(doc)
+	if err := enc.Encode(doc); err != nil {
+		return err
+	}
+	_, err := s.out.Write(escape(b.Bytes()))
+	return err
+}
+
+// escape writes as \uXXXX what a terminal might obey and JSON allows as it is.
+func escape(doc []byte) []byte {
+	plain := func(r rune) bool { return r == '\n' || unicode.IsPrint(r) }
+	if bytes.IndexFunc(doc, func(r rune) bool { return !plain(r) }) < 0 {
+		return doc
+	}
+	var b []byte
+	for _, r := range string(doc) {
+		if plain(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			b = fmt.Appendf(b, `\u%04x`, unit)
+		}
+	}
+	return b
 }
 
 func runShow(s *session, r *request) error {

@@ -106,7 +106,11 @@ func runStart(s *session, r *request) error {
 	return err
 }
 
+// runSet asks first whether the node is of the kind that the command names.
 func runSet(s *session, r *request) error {
+	if _, err := s.nodes(r); err != nil {
+		return err
+	}
 	return s.ask(func(ctx context.Context, d api) error { return d.Set(ctx, &r.node) })
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,18 +129,27 @@ func jsonNumber(v float64) string {
 
 // TestHostile: what a peer says does not reach the terminal as it is.
 func TestHostile(t *testing.T) {
-	for _, command := range []string{"show", "-d show", "-o show", "-br show", "stats"} {
+	for _, command := range []string{"show", "-d show", "-o show", "-br show", "stats", "-j show", "-j -p -d show"} {
 		d := exampleNodes()
 		d.order = append(d.order, "a\x1b]0;x\ab")
-		d.nodes[d.order[2]] = &abi.Node{Name: d.order[2], Kind: abi.KindRemote, Status: &abi.Status{Reason: "\x9b2J\u202e"}}
-		if got := dstctl(t, d, command); hostile(got.out) {
+		d.nodes[d.order[2]] = &abi.Node{Name: d.order[2], Kind: abi.KindRemote, Status: &abi.Status{Reason: "\x9b2J\u009b2J\x7f\u202e\U000e0001"}}
+		got := dstctl(t, d, command)
+		if hostile(got.out) {
 			t.Errorf("%s: %q", command, got.out)
+		}
+		if strings.HasPrefix(command, "-j") && !json.Valid([]byte(got.out)) {
+			t.Errorf("%s is no JSON: %s", command, got.out)
 		}
 	}
 }
 
-// TestWrongKind: export show and remote show name only their own.
+// TestWrongKind: export and remote are about their own kind only.
 func TestWrongKind(t *testing.T) {
+	d := exampleNodes()
+	if got := dstctl(t, d, "export set disk0 keepalive 1s"); got.code != exitRefused || !strings.Contains(got.err, "disk0 is a node, but no export") ||
+		slices.Contains(d.calls, "set disk0") {
+		t.Errorf("%+v after %q", got, d.calls)
+	}
 	got := dstctl(t, exampleNodes(), "remote show vol0")
 	want := "Error: vol0 is a node, but no remote: see dstctl show vol0.\n  dstctl remote show vol0\n                     ^~~~\n"
 	if got.code != exitRefused || got.err != want {

@@ -94,7 +94,7 @@ func TestSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		got := runOn(t, silent{newFake()}, "start vol0")
-		if got.code != exitNoDaemon || !strings.HasPrefix(got.err, "Error: dstd does not answer: look at its log") || time.Since(began) != answerTime {
+		if got.code != exitNoDaemon || !strings.HasPrefix(got.err, "Error: dstd does not answer: it hangs") || time.Since(began) != answerTime {
 			t.Errorf("%+v after %v", got, time.Since(began))
 		}
 	})

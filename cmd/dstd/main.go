@@ -9,7 +9,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
@@ -99,20 +103,31 @@ func parse(args []string, out io.Writer) (o options, err error) {
 	case f.NArg() > 0:
 		return o, fmt.Errorf("dstd takes options only, not %q: see dstd -h", f.Arg(0))
 	}
+	for name, dir := range map[string]*string{"-run": &o.run, "-state": &o.state, "-dev": &o.dev} {
+		if *dir == "" {
+			return o, fmt.Errorf("%s needs the path of a directory: see dstd -h", name)
+		}
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return o, fmt.Errorf("%s %q can not be made absolute: %w", name, *dir, err)
+		}
+	}
 	return o, nil
 }
+
+// levels are those that -log-level takes.
+var levels = []string{"debug", "info", "warn", "error"}
 
 // newLog makes the log. It never blocks who writes to it: what a stuck reader
 // does not take is counted and lost. flush ends it.
 func newLog(o options, stderr io.Writer) (log zerolog.Logger, flush func(), err error) {
 	level, err := zerolog.ParseLevel(o.logLevel)
-	if err != nil || o.logLevel == "" {
-		return log, nil, fmt.Errorf("log level %q is none of debug, info, warn, error", o.logLevel)
+	if err != nil || !slices.Contains(levels, o.logLevel) {
+		return log, nil, fmt.Errorf("log level %q is none of %s", o.logLevel, strings.Join(levels, ", "))
 	}
 	switch o.logFormat {
 	case "json":
 	case "console":
-		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.RFC3339, NoColor: true}
+		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.RFC3339, NoColor: true, FormatMessage: oneLine}
 	default:
 		return log, nil, fmt.Errorf("log format %q is none of console, json", o.logFormat)
 	}
@@ -120,6 +135,18 @@ func newLog(o options, stderr io.Writer) (log zerolog.Logger, flush func(), err 
 		fmt.Fprintf(stderr, `{"level":"warn","message":"%d log lines were lost"}`+"\n", missed)
 	})
 	return zerolog.New(ring).Level(level).With().Timestamp().Logger(), func() { _ = ring.Close() }, nil
+}
+
+// oneLine is a message for people: what a peer or a file's name put into it
+// moves no cursor and begins no line. zerolog quotes the fields itself.
+func oneLine(message any) string {
+	text, _ := message.(string)
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 // serve runs the daemon until it is told to stop.

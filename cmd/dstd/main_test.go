@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -33,6 +35,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-lgo-level", "info"}, exitUsage, "see dstd -h"},
 		{[]string{"start"}, exitUsage, "options only"},
 		{[]string{"-log-level", "loud"}, exitUsage, "none of debug"},
+		{[]string{"-log-level", "disabled"}, exitUsage, "none of debug"},
+		{[]string{"-run", ""}, exitUsage, "-run needs the path"},
 		{[]string{"-log-format", "xml"}, exitUsage, "none of console"},
 	} {
 		var out bytes.Buffer
@@ -55,6 +59,30 @@ func TestLogFormats(t *testing.T) {
 		if s := out.String(); !strings.Contains(s, want) || strings.Contains(s, "quiet") {
 			t.Errorf("%s: %q", format, s)
 		}
+	}
+}
+
+// TestLogIsOneLine: text of others neither begins a line nor moves a cursor.
+func TestLogIsOneLine(t *testing.T) {
+	for _, format := range []string{"json", "console"} {
+		var out bytes.Buffer
+		log, flush, err := newLog(options{logLevel: "info", logFormat: format}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		evil := "x\n2026 ERR all is lost\x1b[2J\u009b2J\r"
+		log.Error().Err(errors.New(evil)).Str("name", evil).Msg(evil)
+		flush()
+		if s := out.String(); strings.Count(s, "\n") != 1 || strings.ContainsAny(s, "\x1b\r") || format == "console" && strings.ContainsRune(s, '\u009b') {
+			t.Errorf("%s: %q", format, s)
+		}
+	}
+}
+
+func TestDirectoriesAreAbsolute(t *testing.T) {
+	o, err := parse([]string{"-run", "here"}, io.Discard)
+	if here, _ := os.Getwd(); err != nil || o.run != here+"/here" || o.state != "/var/lib/dst" {
+		t.Errorf("%+v, %v", o, err)
 	}
 }
 

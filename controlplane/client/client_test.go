@@ -166,6 +166,19 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestFullQueue: a daemon that has not read for so long that nothing more can
+// be sent to it is a daemon that does not answer.
+func TestFullQueue(t *testing.T) {
+	err := refusal(&netlink.OpError{Op: "send", Err: os.NewSyscallError("sendto", unix.EAGAIN)}, nil)
+	if !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("got %v, want ETIMEDOUT", err)
+	}
+	said := refusal(&netlink.OpError{Op: "receive", Err: unix.EAGAIN, Message: "come back"}, nil)
+	if !errors.Is(said, unix.EAGAIN) {
+		t.Errorf("got %v, want what the daemon said", said)
+	}
+}
+
 // TestStrangeDaemons: answers that are not what was asked for.
 func TestStrangeDaemons(t *testing.T) {
 	ownNetNS(t)

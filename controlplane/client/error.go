@@ -42,7 +42,8 @@ func refusal(err error, attrs []byte) error {
 	var errno unix.Errno
 	var op *netlink.OpError
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, unix.EAGAIN) && fromKernel(err): // its queue is full: it has not read for long
 		return &Error{Errno: unix.ETIMEDOUT, Msg: "dstd does not answer: it hangs, or another program holds its netlink port"}
 	case !errors.As(err, &errno):
 		return err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,9 +26,20 @@ func holder(proc string, port uint32) string {
 		}
 		dir := filepath.Dir(filepath.Dir(link))
 		comm, _ := os.ReadFile(filepath.Join(dir, "comm")) // gone: the pid still helps
-		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(comm)), filepath.Base(dir))
+		return fmt.Sprintf("%s (pid %s)", printable(strings.TrimSpace(string(comm))), filepath.Base(dir))
 	}
 	return "a process that cannot be seen from here"
+}
+
+// printable is s without what moves a cursor or ends a line: any process may
+// give itself such a name.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // portInode finds the inode of the socket at port in a /proc/net/netlink table:

@@ -275,6 +275,11 @@ func TestHolderThatCannotBeFound(t *testing.T) {
 	if got := holder(proc, testPort); got != "a process that cannot be seen from here" {
 		t.Errorf("held by %q", got)
 	}
+	err := errors.Join(os.MkdirAll(proc+"/17/fd", 0o755), os.Symlink("socket:[43]", proc+"/17/fd/3"),
+		os.WriteFile(proc+"/17/comm", []byte("\x1b[2Jx\ny\xff\n"), 0o644))
+	if got := holder(proc, testPort); err != nil || got != "?[2Jx?y? (pid 17)" {
+		t.Errorf("held by %q, %v", got, err)
+	}
 }
 
 func TestCredentialsAreTheKernels(t *testing.T) {
