@@ -6,6 +6,8 @@ DESTDIR ?=
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
 UNITDIR ?= /etc/systemd/system
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 
 GO       ?= go
 # The version is given by -ldflags: no need to ask git, which refuses a tree that belongs to somebody else.
@@ -82,11 +84,14 @@ cross: ## amd64 and arm64 build; 386 and s390x compile, tests too
 	  GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./... || exit 1; \
 	done
 
-install: build ## binaries, systemd unit and manual pages below $(DESTDIR)$(PREFIX)
+install: build ## binaries, systemd unit, manual pages and completion below $(DESTDIR)$(PREFIX)
 	install -d '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(UNITDIR)'
 	install -m 755 bin/dstd bin/dstctl '$(DESTDIR)$(SBINDIR)/'
 	sed 's|@SBINDIR@|$(SBINDIR)|g' tools/packaging/dstd.service > '$(DESTDIR)$(UNITDIR)/dstd.service'
 	chmod 644 '$(DESTDIR)$(UNITDIR)/dstd.service'
+	install -d '$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)'
+	install -m 644 tools/completion/dstctl.bash '$(DESTDIR)$(BASHDIR)/dstctl'
+	install -m 644 tools/completion/_dstctl '$(DESTDIR)$(ZSHDIR)/_dstctl'
 	@for page in $(MANPAGES); do \
 	  dir='$(DESTDIR)$(MANDIR)'/man$${page##*.}; \
 	  install -d "$$dir" && install -m 644 "$$page" "$$dir/" || exit 1; \
