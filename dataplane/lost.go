@@ -39,6 +39,6 @@ func (l *lostNode) get() *abi.Node {
 	fillKnobs(n)
 	age := uint64(time.Since(l.since).Milliseconds())
 	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules,
-		Reason: fmt.Sprintf("could not be restored: %v; start tries again", l.why)}
+		Reason: fmt.Sprintf("could not be restored (start tries again): %v", l.why)}
 	return n
 }

@@ -110,6 +110,7 @@ func TestMistakes(t *testing.T) {
 		{"security add v ^10.0.0.0/08 rw", `the prefix length is a number from 0 to 32`},
 		{"security add v ^fe80::1%eth0 rw", `a rule has no interface: write fe80::1`},
 		{"security add v ^::ffff:10.0.0.1 rw", `write 10.0.0.1`},
+		{"security add v ^256.1.1.1 rw", `"256.1.1.1" is not whom a rule can name`},
 		{"security add v ^store1 rw", `"store1" is not whom a rule can name`},
 		{"security add v ^unix:root rw", `write unix:NUMBER, or unix for all of them`},
 		{"security add v ^vsock:-1 rw", `write vsock:NUMBER`},

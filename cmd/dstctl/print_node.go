@@ -24,7 +24,7 @@ func (s *session) printNode(v nodeView) {
 // firstLine is: vol0: <started> export size 10GiB state serving 3h12m
 func (s *session) firstLine(v nodeView) string {
 	text := fmt.Sprintf("%s: <%s> %s size %s state %s %s", v.Name, strings.Join(v.Flags, ","), v.Kind, s.bytes(v.Size), v.State, textAge(v.StateAge))
-	if v.Size == 0 && v.Kind == "remote" { // nobody told it yet
+	if v.Size == 0 { // nobody told it yet, or the storage was lost
 		text = strings.Replace(text, "size "+s.bytes(0), "size unknown", 1)
 	}
 	if v.Allowed != "" {
@@ -66,7 +66,7 @@ func (s *session) printBrief(v nodeView) {
 		where = v.Listen
 	}
 	size := s.bytes(v.Size)
-	if v.Size == 0 && v.Kind == "remote" {
+	if v.Size == 0 {
 		size = "unknown"
 	}
 	s.printf("%s\n", clean(fmt.Sprintf("%-16s %-7s %-12s %10s %s", v.Name, v.Kind, v.State, size, strings.Join(where, ","))))

@@ -175,4 +175,4 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-var zeroRule = regexp.MustCompile(`^([0-9]+\.){3}[0-9]+$`)
+var zeroRule = regexp.MustCompile(`^([0-9]+\.)*0[0-9]+(\.[0-9]+)*$`)
