@@ -29,7 +29,7 @@ func (s *session) encode(doc any, pretty bool) error {
 	return err
 }
 
-// escape writes as \uXXXX what a terminal might obey and JSON allows as it is.
+// escape writes as \u and four digits what a terminal might obey and JSON allows as it is.
 func escape(doc []byte) []byte {
 	plain := func(r rune) bool { return r == '\n' || unicode.IsPrint(r) }
 	if bytes.IndexFunc(doc, func(r rune) bool { return !plain(r) }) < 0 {

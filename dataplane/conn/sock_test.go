@@ -245,7 +245,7 @@ func TestDialErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q with %v", c.a, err, c.says, c.want)
 		}
 	}
-	if after := descriptors(t); after != before {
+	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
@@ -278,7 +278,7 @@ func TestDialTimesOut(t *testing.T) {
 	if !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), "no answer within 30ms") {
 		t.Errorf("%v", err)
 	}
-	if after := descriptors(t); after != before {
+	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
@@ -356,7 +356,7 @@ func TestAcceptEndsWithClose(t *testing.T) {
 		if err := <-done; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s: %v", a, err)
 		}
-		if after := descriptors(t); after != before {
+		if after := descriptors(t); after > before {
 			t.Errorf("%d descriptors, %d before", after, before)
 		}
 	}
@@ -432,7 +432,7 @@ func TestListenErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q with %v", c.a, err, c.says, c.want)
 		}
 	}
-	if after := descriptors(t); after != before {
+	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
@@ -563,7 +563,7 @@ func TestDescriptorsReturn(t *testing.T) {
 		o.Close()
 		_ = r.Close()
 	}
-	if after := descriptors(t); after != before {
+	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
