@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -170,6 +171,30 @@ func TestDamagedRunDirectory(t *testing.T) {
 	}
 	ok(t, p.Del("disk0", false))
 	w.pair(p)
+}
+
+// TestFullRunDirectory: a node that cannot be remembered is not added, and who
+// asked is told what to do.
+func TestFullRunDirectory(t *testing.T) {
+	w := newWorld(t)
+	ok(t, os.Mkdir(w.path("run"), 0o700))
+	ok(t, unix.Mount("tmpfs", w.path("run"), "tmpfs", 0, "mode=0700,size=64k"))
+	defer func() { ok(t, unix.Unmount(w.path("run"), 0)) }()
+	p := w.plane()
+	defer p.Close()
+	var err error
+	added := 0
+	for n := 0; err == nil && n < 100; n++ {
+		name := "n" + strconv.Itoa(n)
+		if err = p.AddRemote(&abi.Node{Name: name, Addrs: []abi.Addr{freeAddr(t)}, Attach: abi.AttachNone}); err == nil {
+			added++
+		} else if _, e := os.Stat(w.path("run/nodes/" + name)); !errors.Is(e, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", name, e)
+		}
+	}
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "room") || len(p.Names()) != added || added == 0 {
+		t.Fatalf("%d added: %v", added, err)
+	}
 }
 
 // TestDirectoriesOfOthersAreRefused: who can exchange files there commands the daemon.

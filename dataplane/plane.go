@@ -223,7 +223,7 @@ func (p *Plane) change(name string, kind abi.EventKind, f func(at *place) error)
 			return err
 		}
 		if err := p.run.save(at.node.config()); err != nil {
-			return err
+			return fmt.Errorf("it is done, but the next daemon will not know of it: %w", err)
 		}
 		n := at.node.get()
 		p.cfg.Notify(abi.Event{Kind: kind, Name: name, State: n.Status.State, Reason: n.Status.Reason})

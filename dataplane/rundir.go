@@ -84,10 +84,13 @@ func (d *runDir) save(n *abi.Node) error {
 	if err != nil {
 		return err
 	}
-	if err := makeDir(d.node(n.Name)); err != nil {
-		return err
+	if err = makeDir(d.node(n.Name)); err == nil {
+		err = writeFile(filepath.Join(d.node(n.Name), "config"), b)
 	}
-	return writeFile(filepath.Join(d.node(n.Name), "config"), b)
+	if err != nil {
+		return fmt.Errorf("node %q cannot be remembered in %s, make room there: %w", n.Name, d.path, err)
+	}
+	return nil
 }
 
 // erase forgets a node.
@@ -190,8 +193,12 @@ func ensureTmpfs(path string) error {
 // writeFile replaces a file in one step.
 func writeFile(path string, b []byte) error {
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
+	err := os.WriteFile(tmp, b, 0o600)
+	if err == nil {
+		err = os.Rename(tmp, path)
 	}
-	return os.Rename(tmp, path)
+	if err != nil {
+		_ = os.Remove(tmp) // half of it would only take room
+	}
+	return err
 }

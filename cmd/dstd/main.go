@@ -176,6 +176,9 @@ func serve(o options, log zerolog.Logger) error {
 	plane.Restore()
 	served := make(chan error, 1)
 	go func() { served <- door.Serve() }()
+	// Neither the end of a terminal nor that of a reader of the log is a reason
+	// to stop serving storage.
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	log.Info().Str("version", version).Int("pid", os.Getpid()).Msg("serving")

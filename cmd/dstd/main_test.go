@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -118,6 +120,30 @@ func TestRefusesWithoutNetAdmin(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if code := cmd.ProcessState.ExitCode(); code != exitFail || !strings.Contains(string(out), "CAP_NET_ADMIN") {
 		t.Fatalf("%v, exit %d: %s", err, code, out)
+	}
+}
+
+// TestLogReaderMayGo: the daemon outlives its terminal and whoever reads its
+// log, and still stops in order.
+func TestLogReaderMayGo(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "-run", dir+"/run", "-state", dir+"/state", "-dev", dir+"/dev")
+	cmd.Env = append(os.Environ(), "DSTD_TEST_RUN=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS} // its mounts stay its own
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("the daemon runs in namespaces of its own, which needs root: %v", err)
+	}
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if strings.Contains(lines.Text(), "serving") {
+			break
+		}
+	}
+	if err := errors.Join(log.Close(), cmd.Process.Signal(unix.SIGHUP), cmd.Process.Signal(unix.SIGTERM), cmd.Wait()); err != nil {
+		t.Fatal(err)
 	}
 }
 
