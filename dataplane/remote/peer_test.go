@@ -224,14 +224,30 @@ func (p *peer) answer(l *line, h *abi.Header, data []byte) error {
 	return l.send(reply, payload, crc)
 }
 
-// user is a front: it submits and waits.
+// user is a front: it submits and waits. As the clients of a real one, it sees
+// no answer before Flush.
 type user struct {
 	node *Node
 	done chan *trans.Trans
+	mu   sync.Mutex
+	back []*trans.Trans // completed, not flushed
 }
 
-func (u *user) Complete(t *trans.Trans) { u.done <- t }
-func (u *user) Flush()                  {}
+func (u *user) Complete(t *trans.Trans) {
+	u.mu.Lock()
+	u.back = append(u.back, t)
+	u.mu.Unlock()
+}
+
+func (u *user) Flush() {
+	u.mu.Lock()
+	back := u.back
+	u.back = nil
+	u.mu.Unlock()
+	for _, t := range back {
+		u.done <- t
+	}
+}
 
 // submit hands in a request and does not wait.
 func (u *user) submit(op trans.Op, off uint64, data []byte) *trans.Trans {
@@ -311,7 +327,7 @@ func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.user = &user{n, make(chan *trans.Trans, 64)}
+	b.user = &user{node: n, done: make(chan *trans.Trans, 64)}
 	t.Cleanup(func() { n.Close(); p.serving.Wait(); arena.Close() })
 	return b
 }

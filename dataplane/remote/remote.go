@@ -167,7 +167,9 @@ func (n *Node) Submit(t *trans.Trans) {
 	ok := n.core.Submit(t, time.Now())
 	n.mu.Unlock()
 	if !ok {
-		t.Front.Complete(t)
+		front := t.Front
+		front.Complete(t)
+		front.Flush() // no link will ever do it
 	}
 }
 

@@ -106,7 +106,7 @@ func play(t *testing.T, arena *mempool.Arena, d crypt.Digest, s *tape) []*trans.
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &user{n, make(chan *trans.Trans, len(asked)+1)}
+	u := &user{node: n, done: make(chan *trans.Trans, len(asked)+1)}
 	for _, a := range asked {
 		x, _ := n.Reserve().Get(a.op, a.length, nil)
 		x.Front, x.Offset = u, a.offset
