@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 requires ip nsenter timeout ps
 requires_root
-plan 26
+plan 30
 
 work=$(mktemp -d)
 cleanup "rm -rf '$work'"
@@ -88,3 +88,18 @@ check "and again both" wait_for 10 both
 start_cutproxy "$B" tcp:127.0.0.1:0 "tcp:$A4:9" || bail "no cutproxy"
 check "the proxy takes commands" proxy cut after 48 bytes dir up mode rst
 refused "and says what it does not understand" 1 'want one of' proxy cut it
+
+# A daemon that leaves something behind is a failure, although each result is good.
+for leak in 'true' 'echo 1 >"\$DIR/a/descriptors"' 'echo "panic: no" >>"\$DIR/a/log"' 'echo "WARNING: DATA RACE" >>"\$DIR/a/log"'; do
+	script leaks <<END
+tmpfs_dir DIR
+ns_new A
+start_dstd "\$A" "\$DIR/a" || bail "no daemon"
+truncate -s 1M "\$DIR/vol0.img"
+serve "\$A" vol0 "\$DIR/vol0.img" tcp:127.0.0.1:9876
+ok one
+$leak
+END
+	case $leak in true) want=0 ;; *) want=1 ;; esac
+	is "a leak is a failure: $leak" "$(verdict leaks)" "1 passed, $want failed, 0 skipped, exit $want"
+done
