@@ -136,7 +136,7 @@ func decode(t testing.TB, datagrams [][]byte) (ms []message) {
 			}
 			m := message{header: h}
 			body := b[headerLen:h.len]
-			rest := body
+			var rest []byte
 			switch h.typ {
 			case unix.NLMSG_ERROR:
 				m.echo, rest = readHeader(body[4:]), body[4+headerLen:]
