@@ -153,7 +153,8 @@ func TestExportAndRemoteEndToEnd(t *testing.T) {
 	if !bytes.Equal(b[8192:8192+len(want)], want) {
 		t.Fatal("the file has other bytes")
 	}
-	if err := p.Del("disk0", false); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "1 NBD client") {
+	var f *abi.Fault
+	if err := p.Del("disk0", false); !errors.Is(err, unix.EBUSY) || !errors.As(err, &f) || f.Attr != abi.AttrNodeName || !strings.Contains(err.Error(), "1 NBD client") {
 		t.Fatalf("a remote in use was removed: %v", err)
 	}
 	if err := p.Del("vol0", false); !errors.Is(err, unix.EBUSY) {

@@ -144,8 +144,8 @@ func (r *remoteNode) up(remote.Info) error {
 
 func (r *remoteNode) remove(force bool) error {
 	if front := r.front.Load(); front != nil && front.Clients() > 0 && !force {
-		return fmt.Errorf("node %q is in use: %d NBD clients have %s open: disconnect them or say force: %w",
-			r.conf.Name, front.Clients(), r.conf.Socket, unix.EBUSY)
+		return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q is in use: %d NBD clients have %s open: disconnect them or say force: %w",
+			r.conf.Name, front.Clients(), r.conf.Socket, unix.EBUSY))
 	}
 	r.stop()
 	return nil
