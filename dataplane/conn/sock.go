@@ -129,10 +129,11 @@ func (s *Sock) writeOp(fd uintptr) bool { return s.w.call(unix.SYS_WRITEV, fd, s
 
 // call is the system call; false asks the poller to wait and call again.
 // SIGPIPE: the Go runtime ignores it for descriptors other than 1 and 2, the
-// caller sees EPIPE.
+// caller sees EPIPE. Raw: the descriptor never blocks, and telling the scheduler
+// of every call costs more than most of them do (it keeps its monitor awake).
 func (v *vector) call(trap, fd uintptr, wait bool) bool {
 	for {
-		n, _, errno := syscall.Syscall(trap, fd, uintptr(unsafe.Pointer(&v.iov[0])), uintptr(len(v.iov)))
+		n, _, errno := syscall.RawSyscall(trap, fd, uintptr(unsafe.Pointer(&v.iov[0])), uintptr(len(v.iov)))
 		switch {
 		case errno == unix.EINTR:
 			continue

@@ -88,10 +88,10 @@ func (f *file) ReadAt(b []byte, off uint64, wait bool) error {
 			continue
 		case err != nil:
 			return err
-		case n == 0: // somebody made the file shorter
-			return unix.EIO
 		case n < len(b) && !wait && !f.geo.Instant:
 			return unix.EAGAIN
+		case n == 0: // somebody made the file shorter
+			return unix.EIO
 		}
 		b, off = b[n:], off+uint64(n)
 	}
@@ -99,7 +99,10 @@ func (f *file) ReadAt(b []byte, off uint64, wait bool) error {
 }
 
 func (f *file) read(b []byte, off uint64, wait bool) (int, error) {
-	if wait {
+	switch {
+	case f.geo.Instant:
+		return preadNow(f.fd, b, off)
+	case wait:
 		return unix.Pread(f.fd, b, int64(off))
 	}
 	if !f.geo.Cached {
@@ -135,6 +138,9 @@ func (f *file) WriteAt(b []byte, off uint64, durable bool) error {
 func (f *file) write(b []byte, off uint64, durable bool) (int, error) {
 	if durable {
 		return unix.Pwritev2(f.fd, [][]byte{b}, int64(off), unix.RWF_DSYNC)
+	}
+	if f.geo.Instant {
+		return pwriteNow(f.fd, b, off)
 	}
 	return unix.Pwrite(f.fd, b, int64(off))
 }
