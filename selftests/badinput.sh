@@ -2,7 +2,7 @@
 # Whatever is wrong with a command is said in a sentence that tells what to do, with the exit code of its kind, and nothing has changed.
 # RACE
 . "$(dirname "$0")/lib.sh"
-requires ip jq setpriv strace
+requires ip jq setpriv strace nbdkit
 requires_root
 plan 69
 

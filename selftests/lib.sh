@@ -341,7 +341,7 @@ wire_do() {
 
 wire_close() {
 	exec {WIRE_IN}>&- {WIRE_OUT}<&-
-	wait "$WIRE_ID" 2>/dev/null
+	wait_for 5 _gone "$WIRE_ID" || stop_pid "$WIRE_ID"
 }
 
 # answers REQUEST ANSWER...: a result for each pair: the session of wire_open gets that answer to that request
