@@ -51,7 +51,9 @@ func (n *Node) run(ctx context.Context) {
 			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone for %v (fail-after): %v", limit, err))
 			return
 		}
-		n.sleep(ctx, pause)
+		// From the beginning of an attempt to the next: one that waited for
+		// an answer in vain has paused already.
+		n.sleep(ctx, max(pauseMin, pause-time.Since(began)))
 		pause = min(2*pause, pauseMax)
 	}
 	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node is removed")

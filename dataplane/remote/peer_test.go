@@ -23,14 +23,15 @@ const crc = crypt.DigestCRC32C
 
 // peer is an export that the tests play by hand, frame by frame.
 type peer struct {
-	mu      sync.Mutex
-	welcome abi.Welcome
-	refuse  *abi.Refuse
-	hellos  []abi.Hello
-	dialErr error
-	mute    bool // swallow everything, PINGs too
-	disk    []byte
-	log     []string // requests in the order of arrival, with the connection's number
+	mu       sync.Mutex
+	welcome  abi.Welcome
+	refuse   *abi.Refuse
+	hellos   []abi.Hello
+	dialErr  error
+	dialHook func() error // instead of a connection
+	mute     bool         // swallow everything, PINGs too
+	disk     []byte
+	log      []string // requests in the order of arrival, with the connection's number
 	// on sees each request; false means that it does not get the usual answer.
 	on    func(p *peer, l *line, h *abi.Header, data []byte) bool
 	lines []*line
@@ -58,8 +59,11 @@ func goodWelcome() abi.Welcome {
 // dial is the node's Env.Dial.
 func (p *peer) dial(context.Context, abi.Addr) (conn.Stream, error) {
 	p.mu.Lock()
-	err := p.dialErr
+	err, hook := p.dialErr, p.dialHook
 	p.mu.Unlock()
+	if hook != nil {
+		err = hook()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -195,6 +195,30 @@ func TestBrokenToPauseDoublesUpToASecond(t *testing.T) {
 	})
 }
 
+// TestPauseCountsFromTheAttempt: a peer that does not answer a dial costs the
+// dial's second, not that and a pause: it is found within about a second of its
+// return.
+func TestPauseCountsFromTheAttempt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		dials := 0
+		b := start(t, p, nil)
+		b.state(t, abi.StateEstablished)
+		p.set(func(p *peer) {
+			p.dialHook = func() error {
+				dials++
+				time.Sleep(time.Second)
+				return unix.ETIMEDOUT
+			}
+		})
+		p.cut()
+		time.Sleep(20 * time.Second)
+		if dials < 17 {
+			t.Fatalf("%d attempts in 20 s", dials)
+		}
+	})
+}
+
 func TestRecoveryToFailedWhenThePromiseIsBroken(t *testing.T) {
 	for _, c := range []struct {
 		name   string
