@@ -76,7 +76,32 @@ func (d Digest) Check(head, data []byte) error {
 	if !d.Valid() || len(head) < abi.HeaderSize+d.Size() {
 		return errHead
 	}
-	if d == DigestCRC32C && binary.BigEndian.Uint32(head[abi.HeaderSize:]) != sum(head, data) {
+	return d.End(head, d.Add(d.Begin(head), data))
+}
+
+// Begin, Add and End are Check for data that comes in pieces: the sum of the
+// header, of the pieces in their order, and its comparison with the digest.
+func (d Digest) Begin(head []byte) (sum uint32) {
+	if d == DigestCRC32C {
+		sum = crc32.Checksum(head[:abi.HeaderSize], castagnoli)
+	}
+	return sum
+}
+
+// Add is sum with b behind what it was of.
+func (d Digest) Add(sum uint32, b []byte) uint32 {
+	if d == DigestCRC32C {
+		sum = crc32.Update(sum, castagnoli, b)
+	}
+	return sum
+}
+
+// End compares sum with the digest behind the header. Errors: those of Check.
+func (d Digest) End(head []byte, sum uint32) error {
+	if !d.Valid() || len(head) < abi.HeaderSize+d.Size() {
+		return errHead
+	}
+	if d == DigestCRC32C && binary.BigEndian.Uint32(head[abi.HeaderSize:]) != sum {
 		return errDamaged
 	}
 	return nil

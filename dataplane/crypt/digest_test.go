@@ -131,3 +131,21 @@ func BenchmarkSeal4K(b *testing.B) {
 		DigestCRC32C.Seal(head, data)
 	}
 }
+
+// TestDigestInPieces: Begin, Add and End judge as Check does.
+func TestDigestInPieces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := Digest(rapid.IntRange(0, 2).Draw(t, "digest"))
+		data := rapid.SliceOf(rapid.Byte()).Draw(t, "data")
+		head := make([]byte, abi.HeaderSize+4)
+		d.Seal(head, data)
+		if rapid.Bool().Draw(t, "damaged") {
+			head[rapid.IntRange(0, len(head)-1).Draw(t, "byte")] ^= 1
+		}
+		cut := rapid.IntRange(0, len(data)).Draw(t, "cut")
+		got := d.End(head, d.Add(d.Add(d.Begin(head), data[:cut]), data[cut:]))
+		if want := d.Check(head, data); !errors.Is(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+	})
+}

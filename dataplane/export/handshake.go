@@ -84,8 +84,9 @@ func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
 }
 
 // welcome is a client's way from its HELLO to its session, or to a refusal. It
-// returns when the session is over; settled is called before the client hears
-// that it is served, so that its next connection finds a free place.
+// returns when the session is over; settled is called as soon as the client has a
+// seat: seats have a limit of their own, and who waits long for a stuck disk shall
+// not keep those out that want another one.
 func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func()) {
 	defer settled()
 	defer st.Close()
@@ -97,10 +98,9 @@ func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func())
 	s := &session{node: n, stream: st, who: who, hello: *h, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	err := s.agree()
 	if err == nil {
-		err = s.admit()
+		err = s.admit(settled)
 	}
 	if err == nil {
-		settled()
 		err = n.open(s)
 	}
 	if err != nil {
@@ -154,11 +154,12 @@ func (s *session) abandon(why error) {
 
 // admit gets the client its place, its memory and its tenure. Errors: *abi.Refuse,
 // or that it has gone.
-func (s *session) admit() error {
+func (s *session) admit(settled func()) error {
 	n := s.node
 	if refusal := n.seat(s); refusal != nil {
 		return refusal
 	}
+	settled()
 	if err := s.await(); err != nil {
 		return err
 	}
@@ -200,13 +201,17 @@ func (s *session) await() error {
 	}
 }
 
+// drainingMax is the longest silence towards a waiting client: it gives up
+// after handshakeTime of it, whatever its keepalive, and would only come again.
+const drainingMax = handshakeTime / 4
+
 // patience is how often the waiting client hears of us.
 func (s *session) patience() time.Duration {
 	interval := s.node.interval()
 	if ms := s.hello.Keepalive; ms != 0 {
 		interval = min(interval, max(time.Duration(ms)*time.Millisecond, 10*time.Millisecond))
 	}
-	return interval
+	return min(interval, drainingMax)
 }
 
 // settle makes the client's tenure durable, however long that takes the disk.

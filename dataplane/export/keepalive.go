@@ -83,7 +83,7 @@ func (s *session) keep() {
 			open = false
 		case <-s.wake:
 			if s.dead.Load() && parting == nil {
-				parting = time.After(interval)
+				parting = time.After(partingTime)
 			}
 		case <-parting:
 			s.end(errParted)
@@ -97,6 +97,11 @@ func (s *session) keep() {
 	}
 	s.close()
 }
+
+// partingTime is how long a client may stay that was told of an error of the
+// store: enough for that answer to arrive, and no keepalive of an hour can make
+// the end of the export wait for it.
+const partingTime = time.Second
 
 // errParted is a client that was told of an error of the store and stayed.
 var errParted = errors.New("the store failed")

@@ -214,11 +214,11 @@ func (n *Node) synced(errno unix.Errno) {
 // conclude queues the answer that the core decided. It neither waits nor calls
 // back, so Node.mu may be held.
 func (r *request) conclude() {
-	switch r.Reply() {
-	case ReplyDone:
-		r.answer(0, r.Verifier())
-	case ReplyError:
+	switch reply := r.Reply(); {
+	case reply == ReplyError:
 		r.answer(r.Err, r.Verifier())
+	case reply == ReplyDone && !r.s.dead.Load(): // or an erasure may have stopped in the middle
+		r.answer(0, r.Verifier())
 	default:
 		r.free()
 	}

@@ -298,7 +298,7 @@ func (s *session) request(r *request, head []byte) (done bool, err error) {
 		err = s.digest.Check(head, nil)
 	case payload > s.maxSize:
 		// More than there is memory for: let it pass by.
-		return true, s.drain(r, payload)
+		return true, s.drain(r, head, payload)
 	case payload > 0:
 		if err = s.memory(r, payload); err == nil {
 			err = s.read(r.data)
@@ -325,14 +325,25 @@ func (s *session) request(r *request, head []byte) (done bool, err error) {
 	return true, nil
 }
 
-// drain passes by the payload of a WRITE that is too large, then refuses it.
-func (s *session) drain(r *request, payload uint32) error {
+// drain passes by the payload of a WRITE that is too large, then refuses it. If
+// the digest does not fit, the size is the damage and the connection is broken.
+func (s *session) drain(r *request, head []byte, payload uint32) error {
+	sum := s.digest.Begin(head)
 	s.flush()
 	s.reading.Store(true)
-	err := s.in.Discard(int64(payload))
-	s.heard()
-	if err == nil {
-		r.answer(unix.EINVAL, s.seat.Verifier)
+	for left := int(payload); left > 0; {
+		if _, err := s.in.Peek(1); err != nil {
+			return err
+		}
+		b, _ := s.in.Peek(min(left, s.in.Buffered()))
+		sum = s.digest.Add(sum, b)
+		s.in.Skip(len(b))
+		left -= len(b)
 	}
-	return err
+	s.heard()
+	if err := s.digest.End(head, sum); err != nil {
+		return err
+	}
+	r.answer(unix.EINVAL, s.seat.Verifier)
+	return nil
 }

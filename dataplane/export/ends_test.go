@@ -1,0 +1,126 @@
+package export
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/crypt"
+)
+
+// TestUnfinishedErasureIsNotAcknowledged: an erasure stops where its session
+// ended, between the moment that end marks it dead and the one that breaks its
+// connection. Nobody may be told that all of it was done.
+func TestUnfinishedErasureIsNotAcknowledged(t *testing.T) {
+	for _, flags := range []uint64{0, abi.FlagFUA} {
+		m, disk := memDisk(64 << 20)
+		w := newWorld(t, Config{}, disk)
+		var chunks atomic.Int32
+		m.setGate(func(call string, _, _ uint64) error {
+			if call == "zero" && chunks.Add(1) == 1 {
+				w.holder().Owner.(*session).dead.Store(true) // the first step of end
+			}
+			return nil
+		})
+		c := w.client(helloOf(1, 1, abi.PermRW))
+		s := w.holder().Owner.(*session)
+		if err := c.send(abi.Header{Cmd: abi.MsgWriteZeroes, Size: 64 << 20, Flags: flags}, nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the erasure is over", func() bool {
+			n, _ := s.load()
+			return chunks.Load() == 1 && n == 0
+		})
+		s.end(errors.New("the rest of end"))
+		if h, _, err := c.reply(); err == nil {
+			t.Errorf("flags %d: %v for %d of 4 chunks", flags, h.Errno(), chunks.Load())
+		}
+		w.end()
+	}
+}
+
+// TestWaitingClientsAreNotHalfOpen: clients that wait for the fence of an export
+// whose disk is stuck take no place from those of others on the same address.
+func TestWaitingClientsAreNotHalfOpen(t *testing.T) {
+	m, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{Keepalive: 20 * time.Millisecond}, disk)
+	begun, release := held(m)
+	_, other := memDisk(1 << 20)
+	n, err := New(Config{Name: "vol1", Listen: w.Addrs(), Digest: crypt.DigestCRC32C}, w.env(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close(true)
+	if err := errors.Join(n.AddRule(anyone(abi.PermRW)), n.Start()); err != nil {
+		t.Fatal(err)
+	}
+	c := w.client(helloOf(1, 1, abi.PermRW))
+	if err := c.send(abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite}, pattern(512, 1)); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	defer close(release)
+	for i := range byte(halfOpenEach) {
+		h := helloOf(i+2, 1, abi.PermRW)
+		h.Steal = true
+		c := w.dial()
+		if err := c.say(h); err != nil {
+			t.Fatal(err)
+		}
+		if h, _, err := recvFrame(c.st, crypt.DigestCRC32C); err != nil || h.Cmd != abi.MsgDraining {
+			t.Fatalf("while the fence waits: %v, %v", h.Cmd, err)
+		}
+	}
+	h := helloOf(1, 1, abi.PermRW)
+	h.Export = "vol1"
+	c = w.dial()
+	if err := c.greet(h); err != nil {
+		t.Errorf("the client of the other export: %v", err)
+	}
+}
+
+// TestDamagedSizeBreaksTheConnection: a WRITE that seems too large because its
+// header was damaged on the way is no invalid request.
+func TestDamagedSizeBreaksTheConnection(t *testing.T) {
+	_, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{MaxPages: 1}, disk)
+	c := w.client(helloOf(1, 1, abi.PermRW))
+	b := frame(c.digest, abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite, Size: 4 + 512, ID: 7}, pattern(512, 1))
+	b[5] ^= 1 // of the size: 64 KiB more
+	b = append(b, pattern(64<<10, 2)...)
+	if _, err := c.st.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if h, _, err := c.reply(); err == nil {
+		t.Errorf("answered %v (%v), want a closed connection", h.Errno(), h.ID)
+	}
+	eventually(t, "it was counted", func() bool { return w.Counters().DigestErrors == 1 })
+}
+
+// TestPartingClientDoesNotHoldUpTheEnd: nor does one that was told of an error and
+// stays, however long its keepalive.
+func TestPartingClientDoesNotHoldUpTheEnd(t *testing.T) {
+	m, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{Keepalive: time.Hour}, disk)
+	m.setGate(func(call string, _, _ uint64) error {
+		if call == "write" {
+			return unix.EIO
+		}
+		return nil
+	})
+	c := w.client(helloOf(1, 1, abi.PermRW))
+	want(t, "WRITE", c.write(0, pattern(512, 1), 0), unix.EIO)
+	began := time.Now()
+	if err := w.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed {
+		t.Errorf("the store is still open %v later", time.Since(began))
+	}
+}
