@@ -146,13 +146,17 @@ func (c *Core) compare(w *abi.Welcome) error {
 		return fmt.Errorf("the peer now exports another store (%v, it was %v): %w", w.StoreID, s.StoreID, unix.EIO)
 	case w.Size < s.Size:
 		return fmt.Errorf("the export shrank from %d to %d bytes: %w", s.Size, w.Size, unix.EIO)
-	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.hello.Mode&abi.PermWrite != 0:
+	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.writes(w):
 		return fmt.Errorf("another client had the read-write place in between: %w", unix.EIO)
 	case w.Verifier != s.Verifier && c.acked > c.flushed:
 		return fmt.Errorf("the export restarted or failed and lost acknowledged writes that were not flushed: %w", unix.EIO)
 	}
 	return nil
 }
+
+// writes tells whether w grants the read-write place. Who only reads has none that
+// somebody could take.
+func (c *Core) writes(w *abi.Welcome) bool { return c.hello.Mode&w.Mode&abi.PermWrite != 0 }
 
 // flushable counts the recoveries that a FLUSH did not survive. It judges only
 // a WELCOME that will be adopted: one refusal repeated is one recovery.
@@ -218,7 +222,7 @@ func (c *Core) shape(w *abi.Welcome) Info {
 		BlockPref: max(w.BlockPref, w.BlockMin),
 		MaxSize:   largest - largest%w.BlockMin,
 		Features:  w.Features,
-		ReadOnly:  c.hello.Mode&w.Mode&abi.PermWrite == 0,
+		ReadOnly:  !c.writes(w),
 	}
 }
 
@@ -234,7 +238,10 @@ func (c *Core) adopt(w *abi.Welcome) {
 	if !s.Known {
 		s.Size = w.Size
 	}
-	s.Known, s.StoreID, s.Tenure, s.Verifier = true, w.StoreID, w.Tenure, w.Verifier
+	if c.writes(w) {
+		s.Tenure = w.Tenure
+	}
+	s.Known, s.StoreID, s.Verifier = true, w.StoreID, w.Verifier
 	s.store(c.page)
 }
 

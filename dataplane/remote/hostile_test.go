@@ -118,8 +118,9 @@ func ordeal(t *testing.T, at stage, acts []act) (c *abi.Counters) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer()
 		copy(p.disk[8192:], pattern('r', 4096))
-		b := start(t, p, func(c *Config) { c.MaxSize = 1 << 20 })
+		b := assemble(t, p, make([]byte, SavedSize), func(c *Config) { c.MaxSize = 1 << 20 })
 		if at >= atRecovery {
+			b.node.Start()
 			b.wearIn(t)
 		}
 		next := 0
@@ -145,6 +146,7 @@ func ordeal(t *testing.T, at stage, acts []act) (c *abi.Counters) {
 			b.submit(trans.Write, 4096, pattern('w', 512))
 		}
 		b.submit(trans.Read, 8192, make([]byte, 512))
+		b.node.Start() // not before the bad peer is there, unless it needs a good one first
 		if at >= atRecovery {
 			b.state(t, abi.StateEstablished)
 			p.cut()

@@ -48,16 +48,18 @@ func (c *control) push(o *conn.Out) {
 func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 
 // keep is the link's keepalive: it sends a PING when nothing else was sent for
-// an interval and aborts a link without a sign of life, a link that takes
-// nothing, and one whose oldest request is too old. It also gives payload memory
-// back that was lent and is not needed. Started by serve; owns the ping frame;
-// ends when done is closed.
+// an interval and aborts a link without a sign of life, and one whose oldest
+// request is too old. A peer that lives and takes nothing is an export whose
+// workers and memory all wait for its disk: to break that link would throw its
+// answers away, and the next link's as well, for as long as the disk is slow. It also
+// gives payload memory back that was lent and is not needed. Started by serve;
+// owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
 	interval := l.interval()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	heard, sent := l.in.Frames(), l.out.Progress()
-	silent, stuck := 0, 0
+	silent := 0
 	for {
 		select {
 		case <-done:
@@ -71,11 +73,8 @@ func (l *link) keep(done <-chan struct{}) {
 		l.node.env.Arena.Trim()
 		silent, heard = missed(silent, heard, l.in.Frames())
 		if p := l.out.Progress(); p != sent {
-			stuck, sent = 0, p
-		} else if l.out.Pending() {
-			stuck++
-		} else {
-			stuck = 0
+			sent = p
+		} else if !l.out.Pending() && l.ping.free() {
 			l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
 			l.ping.push(l.out)
 			l.out.Flush()
@@ -84,8 +83,6 @@ func (l *link) keep(done <-chan struct{}) {
 		switch {
 		case silent >= patience:
 			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(silent)*interval, unix.ETIMEDOUT))
-		case stuck >= patience:
-			l.abort(fmt.Errorf("the peer took nothing for %v: %w", time.Duration(stuck)*interval, unix.ETIMEDOUT))
 		case l.late():
 			l.abort(fmt.Errorf("a request was not answered in time (request-timeout): %w", unix.ETIMEDOUT))
 		}
