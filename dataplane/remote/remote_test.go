@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,20 +202,20 @@ func TestBrokenToPauseDoublesUpToASecond(t *testing.T) {
 func TestPauseCountsFromTheAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer()
-		dials := 0
+		var dials atomic.Int32
 		b := start(t, p, nil)
 		b.state(t, abi.StateEstablished)
 		p.set(func(p *peer) {
 			p.dialHook = func() error {
-				dials++
+				dials.Add(1)
 				time.Sleep(time.Second)
 				return unix.ETIMEDOUT
 			}
 		})
 		p.cut()
 		time.Sleep(20 * time.Second)
-		if dials < 17 {
-			t.Fatalf("%d attempts in 20 s", dials)
+		if n := dials.Load(); n < 17 {
+			t.Fatalf("%d attempts in 20 s", n)
 		}
 	})
 }
@@ -408,6 +409,7 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 		if errno, _ := b.do(trans.Flush, 0, nil); errno != unix.ESHUTDOWN {
 			t.Fatal(errno)
 		}
+		synctest.Wait() // the peer has taken the BYE and notes it
 		if got := p.trace(); got[len(got)-1] != "1 BYE rw0 @0" {
 			t.Fatalf("%q", got)
 		}
