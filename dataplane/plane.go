@@ -334,13 +334,17 @@ func (p *Plane) remake(n *abi.Node, started bool) (node, error) {
 // Close ends the daemon's service. What the run directory remembers stays, for
 // the next daemon.
 func (p *Plane) Close() {
+	var all sync.WaitGroup // side by side: one with a stuck disk holds up no other
 	for _, name := range p.Names() {
-		_ = p.hold(name, func(at *place) error {
-			at.node.stop()
-			at.node = nil
-			return nil
+		all.Go(func() {
+			_ = p.hold(name, func(at *place) error {
+				at.node.stop()
+				at.node = nil
+				return nil
+			})
 		})
 	}
+	all.Wait()
 	p.ports.Close()
 	p.run.close()
 }

@@ -59,7 +59,12 @@ func dial(ctx context.Context, a abi.Addr) (*Sock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.connected(ctx); err != nil {
+	if err = s.connected(ctx); err == nil && s.LocalAddr() == a {
+		// A port of the range that the kernel gives to clients, with nobody
+		// listening: TCP's simultaneous open met itself.
+		err = unix.ECONNREFUSED
+	}
+	if err != nil {
 		_ = s.Close()
 		return nil, err
 	}

@@ -258,11 +258,9 @@ func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
 
 // refuse tells a client why it is not served, if it can be told, and the log.
 func (n *Node) refuse(st conn.Stream, who caller, err error) {
-	n.count.refused.Add(1)
+	n.turnedAway(who, err)
 	var r *abi.Refuse
 	if errors.As(err, &r) {
 		_ = tell(st, abi.MsgRefuse, r.Append) // it may have gone
 	}
-	n.log.Info().Stringer("client", who).Err(err).Msg("client refused")
-	n.notify(abi.EventKindRefuse, err.Error(), who.addr)
 }

@@ -20,14 +20,15 @@ const closeTime = 5 * time.Second
 
 // Node is an export. Its methods may be called by any goroutine.
 type Node struct {
-	cfg    Config
-	env    Env
-	log    zerolog.Logger
-	disk   *Disk
-	stable bool // every change is durable before its answer
-	born   time.Time
-	ports  []*port
-	count  counts
+	cfg      Config
+	env      Env
+	log      zerolog.Logger
+	disk     *Disk
+	stable   bool // every change is durable before its answer
+	born     time.Time
+	ports    []*port
+	count    counts
+	refusals refusals
 
 	keepalive atomic.Int64 // ns
 	crews     atomic.Int32 // most workers of a session

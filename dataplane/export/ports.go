@@ -2,6 +2,7 @@ package export
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -124,17 +125,26 @@ func (at *port) accept() {
 	}
 }
 
+// Why a connection is closed without a byte.
+var (
+	errStranger = fmt.Errorf("no security rule allows this address: add one if it should be served: %w", unix.EACCES)
+	errCrowded  = fmt.Errorf("too many connections that have not said who they are: %w", unix.EUSERS)
+)
+
 // receive starts the handshake of a client whose address is known to one of the
 // exports here; others are closed without a byte, and without delay.
 func (at *port) receive(st conn.Stream, who caller) {
 	nodes := at.exports()
 	known := slices.ContainsFunc(nodes, func(n *Node) bool { return n.allow(who) != 0 })
 	if !known || !at.ports.enter(st, who) {
+		err := errStranger
+		if known {
+			err = errCrowded
+		}
 		for _, n := range nodes {
-			n.count.refused.Add(1)
+			n.turnedAway(who, err)
 		}
 		_ = st.Close()
-		at.ports.log.Debug().Stringer("client", who).Bool("known", known).Msg("connection closed")
 		return
 	}
 	go at.greet(st, who)
@@ -200,14 +210,13 @@ func (at *port) greet(st conn.Stream, who caller) {
 		return
 	}
 	for _, n := range at.exports() {
-		n.count.refused.Add(1)
+		n.turnedAway(who, err)
 	}
 	var r *abi.Refuse
 	if errors.As(err, &r) {
 		_ = tell(st, abi.MsgRefuse, r.Append)
 	}
 	_ = st.Close()
-	at.ports.log.Debug().Stringer("client", who).Err(err).Msg("handshake failed")
 }
 
 // pick is the export that a HELLO names; an empty name means the only one here.

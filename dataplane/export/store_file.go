@@ -99,10 +99,7 @@ func (f *file) ReadAt(b []byte, off uint64, wait bool) error {
 }
 
 func (f *file) read(b []byte, off uint64, wait bool) (int, error) {
-	switch {
-	case f.geo.Instant:
-		return preadNow(f.fd, b, off)
-	case wait:
+	if wait {
 		return unix.Pread(f.fd, b, int64(off))
 	}
 	if !f.geo.Cached {
@@ -138,9 +135,6 @@ func (f *file) WriteAt(b []byte, off uint64, durable bool) error {
 func (f *file) write(b []byte, off uint64, durable bool) (int, error) {
 	if durable {
 		return unix.Pwritev2(f.fd, [][]byte{b}, int64(off), unix.RWF_DSYNC)
-	}
-	if f.geo.Instant {
-		return pwriteNow(f.fd, b, off)
 	}
 	return unix.Pwrite(f.fd, b, int64(off))
 }

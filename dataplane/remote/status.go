@@ -61,4 +61,6 @@ func (n *Node) Set(keepalive, requestTimeout, failAfter *time.Duration) {
 			*k.to = *k.from
 		}
 	}
+	// the peer hears of it at the next connection
+	n.core.hello.Keepalive = uint32(n.knobs.keepalive.Milliseconds())
 }

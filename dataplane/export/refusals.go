@@ -1,0 +1,51 @@
+package export
+
+import (
+	"sync"
+	"time"
+
+	"dst/abi"
+)
+
+const (
+	refusalQuiet = time.Minute // the same refusal of the same client is told again after
+	refusalsMax  = 64          // refusals that are remembered; beyond it all start anew
+)
+
+// refusals tells the log and the subscribers who was turned away, and of a
+// client that comes again and again only now and then. All are counted.
+type refusals struct {
+	sync.Mutex
+	told map[refusal]time.Time
+}
+
+type refusal struct{ host, why string }
+
+// news reports whether to tell of it.
+func (r *refusals) news(host, why string, now time.Time) bool {
+	r.Lock()
+	defer r.Unlock()
+	key := refusal{host, why}
+	if last, ok := r.told[key]; ok && now.Sub(last) < refusalQuiet {
+		return false
+	}
+	if r.told == nil || len(r.told) >= refusalsMax {
+		r.told = make(map[refusal]time.Time)
+	}
+	r.told[key] = now
+	return true
+}
+
+// turnedAway counts a client that is not served and tells why.
+func (n *Node) turnedAway(who caller, err error) {
+	n.count.refused.Add(1)
+	host := who.addr.String()
+	if ap, ok := who.addr.AddrPort(); ok {
+		host = ap.Addr().String()
+	}
+	if !n.refusals.news(host, err.Error(), time.Now()) {
+		return
+	}
+	n.log.Info().Stringer("client", who).Err(err).Msg("client refused")
+	n.notify(abi.EventKindRefuse, err.Error(), who.addr)
+}

@@ -1,0 +1,33 @@
+package export
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestTheSameRefusalIsToldNowAndThen(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	for _, c := range []struct {
+		host, why string
+		after     time.Duration
+		news      bool
+	}{
+		{"10.0.0.1", "busy", 0, true},
+		{"10.0.0.1", "busy", time.Second, false},
+		{"10.0.0.2", "busy", time.Second, true},
+		{"10.0.0.1", "not allowed", time.Second, true},
+		{"10.0.0.1", "busy", refusalQuiet, true},
+	} {
+		if news := r.news(c.host, c.why, now.Add(c.after)); news != c.news {
+			t.Errorf("%s %s after %v: news %v", c.host, c.why, c.after, news)
+		}
+	}
+	for i := range 10 * refusalsMax {
+		r.news(fmt.Sprint(i), "busy", now)
+	}
+	if len(r.told) > refusalsMax {
+		t.Fatalf("%d refusals are remembered", len(r.told))
+	}
+}
