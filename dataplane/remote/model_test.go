@@ -49,9 +49,8 @@ type oracle struct {
 // job is a request of the model.
 type job struct {
 	from, n uint64
-	number  uint64 // of a change
-	index   []int  // change: its place in each sector's history
-	least   []int  // READ: what each sector shows at least
+	index   []int // change: its place in each sector's history
+	least   []int // READ: what each sector shows at least
 	slot    chan struct{}
 }
 
