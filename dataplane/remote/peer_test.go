@@ -28,8 +28,9 @@ type peer struct {
 	refuse   *abi.Refuse
 	hellos   []abi.Hello
 	dialErr  error
-	dialHook func() error // instead of a connection
-	mute     bool         // swallow everything, PINGs too
+	dialHook func() error         // instead of a connection
+	route    func(abi.Addr) *peer // whom an address leads to; nil: here
+	mute     bool                 // swallow everything, PINGs too
 	disk     []byte
 	log      []string // requests in the order of arrival, with the connection's number
 	// on sees each request; false means that it does not get the usual answer.
@@ -327,7 +328,7 @@ func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	if change != nil {
 		change(&c)
 	}
-	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.dial})
+	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed})
 	if err != nil {
 		t.Fatal(err)
 	}
