@@ -48,9 +48,13 @@ func (s *session) sendPing() {
 
 // ask finds out whether the client lives, for another who wants its place.
 // Who is not being read, because its requests wait for the store or for
-// memory, cannot show it, and counts as alive.
+// memory, cannot show it, and counts as alive; whose session has ended does not:
+// it is about to leave.
 func (s *session) ask() {
-	if s.blind() {
+	switch {
+	case s.dead.Load():
+		return
+	case s.blind():
 		s.node.alive(s)
 		return
 	}

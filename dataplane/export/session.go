@@ -174,7 +174,7 @@ func (s *session) peek(n int) ([]byte, error) {
 	s.flush()
 	s.reading.Store(true)
 	b, err := s.in.Peek(n)
-	s.heard()
+	s.heard(err)
 	return b, err
 }
 
@@ -186,15 +186,15 @@ func (s *session) read(b []byte) error {
 	s.flush()
 	s.reading.Store(true)
 	err := s.in.ReadFull(b)
-	s.heard()
+	s.heard(err)
 	return err
 }
 
-// heard is the end of a wait for the peer.
-func (s *session) heard() {
+// heard is the end of a wait for the peer; with an error it is no sign of life.
+func (s *session) heard(err error) {
 	s.reading.Store(false)
 	s.parsing.Store(true)
-	if s.asked.Load() && s.asked.Swap(false) {
+	if err == nil && s.asked.Load() && s.asked.Swap(false) {
 		s.node.alive(s)
 	}
 }
@@ -340,7 +340,7 @@ func (s *session) drain(r *request, head []byte, payload uint32) error {
 		s.in.Skip(len(b))
 		left -= len(b)
 	}
-	s.heard()
+	s.heard(nil)
 	if err := s.digest.End(head, sum); err != nil {
 		return err
 	}
