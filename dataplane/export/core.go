@@ -133,13 +133,13 @@ func (c *Core) failed(errno unix.Errno) {
 
 // Shutdown cuts and refuses everybody: the export goes away.
 func (c *Core) Shutdown() {
-	why := fmt.Errorf("export %s is being removed: %w", c.cfg.Name, unix.ESHUTDOWN)
+	why := fmt.Errorf("export %s ends (removed, or its daemon stops): %w", c.cfg.Name, unix.ESHUTDOWN)
 	for _, s := range slices.Clone(c.seats) {
 		switch s.phase {
 		case seatOpen:
 			c.fence(s, why)
 		case seatWaiting:
-			c.refuse(s, &abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESHUTDOWN, Text: "the export is being removed"})
+			c.refuse(s, &abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESHUTDOWN, Text: "the export ends: it is removed, or its daemon stops; come back"})
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (n *Node) run(ctx context.Context) {
 		n.sleep(ctx, max(pauseMin, pause-time.Since(began)))
 		pause = min(2*pause, pauseMax)
 	}
-	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node is removed")
+	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node ends: it is removed, or the daemon stops")
 }
 
 // once is one connection's life: dial, handshake, serve until it breaks. up

@@ -135,7 +135,7 @@ func (n *Node) Close() {
 	cancel := n.cancel
 	var orphans []*trans.Trans
 	if cancel == nil && n.core.fatal == 0 {
-		orphans = n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node is removed")
+		orphans = n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node ends: it is removed, or the daemon stops")
 	}
 	n.mu.Unlock()
 	n.end(orphans)

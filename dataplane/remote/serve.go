@@ -77,11 +77,13 @@ type farewell struct {
 // Sent implements conn.Sender.
 func (f *farewell) Sent(*conn.Frame, error) { close(f.sent) }
 
-// leave closes the link because the node is removed.
-func (l *link) leave() { l.abort(fmt.Errorf("the node is removed: %w", unix.ESHUTDOWN)) }
+// leave closes the link because the node ends, removed or with its daemon.
+func (l *link) leave() {
+	l.abort(fmt.Errorf("the node ends: it is removed, or the daemon stops: %w", unix.ESHUTDOWN))
+}
 
 // bye tells the export that this client leaves for good, then closes. It runs
-// when the node is removed.
+// when the node ends.
 func (l *link) bye() {
 	f := farewell{sent: make(chan struct{})}
 	f.seal(abi.Header{Cmd: abi.MsgBye}, l.digest)
