@@ -13,7 +13,7 @@ import (
 const (
 	FamilyName    = "dst"
 	FamilyVersion = 1
-	FamilyMaxAttr = 40
+	FamilyMaxAttr = 43
 )
 
 // Operations.
@@ -123,12 +123,14 @@ func ParseState(s string) (State, error) {
 type NodeFlag uint32
 
 const (
-	NodeFlagReadOnly     NodeFlag = 1  // Export: no client may write. Remote: asks for read access only.
-	NodeFlagShared       NodeFlag = 2  // Export: several read-write clients; each write is durable before its answer.
-	NodeFlagWritethrough NodeFlag = 4  // Export: each write is durable before its answer.
-	NodeFlagStarted      NodeFlag = 8  // The node was started (a request to start it, in add-remote and add-export).
-	NodeFlagDirect       NodeFlag = 16 // Export: O_DIRECT (the default for block devices).
-	NodeFlagBuffered     NodeFlag = 32 // Export: through the page cache (the default for files).
+	NodeFlagReadOnly     NodeFlag = 1   // Export: no client may write. Remote: asks for read access only.
+	NodeFlagShared       NodeFlag = 2   // Export: several read-write clients; each write is durable before its answer.
+	NodeFlagWritethrough NodeFlag = 4   // Export: each write is durable before its answer.
+	NodeFlagStarted      NodeFlag = 8   // The node was started (a request to start it, in add-remote and add-export).
+	NodeFlagDirect       NodeFlag = 16  // Export: O_DIRECT (the default for block devices).
+	NodeFlagBuffered     NodeFlag = 32  // Export: through the page cache (the default for files).
+	NodeFlagNoPartscan   NodeFlag = 64  // Remote with a kernel device: no partitions are made of it (the default is to look for them).
+	NodeFlagSole         NodeFlag = 128 // Remote: whatever single export the peer has at that address (the connector door cannot name one).
 )
 
 var nodeFlagWords = vocabulary{"node flag", []word{
@@ -138,6 +140,8 @@ var nodeFlagWords = vocabulary{"node flag", []word{
 	{uint32(NodeFlagStarted), "started"},
 	{uint32(NodeFlagDirect), "direct"},
 	{uint32(NodeFlagBuffered), "buffered"},
+	{uint32(NodeFlagNoPartscan), "no-partscan"},
+	{uint32(NodeFlagSole), "sole"},
 }}
 
 // String is the words of x with commas between, or "none".
@@ -258,7 +262,7 @@ const (
 	AttrNodeName           = 1  // Name, one name space for remotes and exports.
 	AttrNodeKind           = 2  // Remote or export.
 	AttrNodeDevice         = 3  // Path of the file or block device that is exported.
-	AttrNodeSize           = 4  // Bytes. Configured: offer at most so many, 0 = all. In state: what is offered.
+	AttrNodeSize           = 4  // Bytes. Configured: offer at most so many, 0 = all; in a set all ones = all. In state: what is offered.
 	AttrNodeAddress        = 5  // Where to listen (export) or whom to call (remote).
 	AttrNodeExport         = 6  // Remote: name of the export at the peer; its own name if not given.
 	AttrNodeAttach         = 7  // How a remote is offered on this host.
@@ -295,6 +299,9 @@ const (
 	AttrNodeCounters       = 38 // What was counted since the node was added.
 	AttrNodePeer           = 39 // Remote: the address that is connected or tried.
 	AttrNodeDelFlags       = 40 // Choices of del-node.
+	AttrNodeKernelDevice   = 41 // Remote: path of the kernel's block device, /dev/nbdN.
+	AttrNodeLink           = 42 // Remote: link to the kernel's block device that bears the node's name.
+	AttrNodeUser           = 43 // Remote: who has the kernel's block device: a mount, a device on top of it, a process.
 )
 
 // Attributes of the set "address": A socket address of any family, as the original carried it.
@@ -461,6 +468,9 @@ var attrNames = map[string]map[uint16]string{
 		AttrNodeCounters:       "counters",
 		AttrNodePeer:           "peer",
 		AttrNodeDelFlags:       "del-flags",
+		AttrNodeKernelDevice:   "kernel-device",
+		AttrNodeLink:           "link",
+		AttrNodeUser:           "user",
 	},
 	"address": {
 		AttrAddressType:     "type",

@@ -12,7 +12,7 @@ type Node struct {
 	Name    string
 	Kind    Kind
 	Device  string // export: path of the file or block device
-	Size    uint64 // bytes; request: offer at most so many
+	Size    uint64 // bytes; request: offer at most so many; SET: 0 = not given, SizeAll = all there is
 	Addrs   []Addr // export: listen; remote: peers
 	Export  string // remote: name at the peer
 	Attach  Attach
@@ -24,6 +24,9 @@ type Node struct {
 	Status  *Status  // answers of GET only
 	Default []uint16 // answers of GET: Attr numbers of the values that are defaults
 }
+
+// SizeAll, as the Size of a SET, takes the limit away: all that there is.
+const SizeAll = ^uint64(0)
 
 // Knobs are the tunables of a node (DESIGN 5). Times are milliseconds, memory
 // is bytes; nil is "not given".
@@ -54,6 +57,9 @@ type Status struct {
 	Oldest      uint64 // ms
 	Unflushed   uint64
 	Peer        Addr
+	Device      string   // remote: the kernel's block device, /dev/nbdN
+	Link        string   // remote: the link to it that bears the node's name
+	Users       []string // remote: who has that device
 	Sessions    []Session
 	Rules       []Rule
 	Warnings    []string

@@ -113,6 +113,7 @@ var operations = map[uint8]operation{
 		admin: true,
 		do: pick("set", setNode,
 			abi.AttrNodeName,
+			abi.AttrNodeSize,
 			abi.AttrNodeFlags,
 			abi.AttrNodeFlagsMask,
 			abi.AttrNodeKeepalive,
@@ -172,8 +173,8 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeExport:         {Name: "export", Kind: genl.String, Max: 31},
 	abi.AttrNodeAttach:         {Name: "attach", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "none"}, {Number: 2, Word: "nbd"}, {Number: 3, Word: "socket"}}},
 	abi.AttrNodeSocket:         {Name: "socket", Kind: genl.String, Min: 2, Max: 107},
-	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0x3f},
-	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0x3f},
+	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0xff},
+	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0xff},
 	abi.AttrNodeMaxPages:       {Name: "max-pages", Kind: genl.U32, Min: 1, Max: 8192},
 	abi.AttrNodeDepth:          {Name: "depth", Kind: genl.U32, Min: 1, Max: 4096},
 	abi.AttrNodeArena:          {Name: "arena", Kind: genl.U64},
@@ -204,6 +205,9 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeCounters:       {Name: "counters", Kind: genl.Nest, Nest: setCounters},
 	abi.AttrNodePeer:           {Name: "peer", Kind: genl.Nest, Nest: setAddress},
 	abi.AttrNodeDelFlags:       {Name: "del-flags", Kind: genl.U32, Mask: 0x1},
+	abi.AttrNodeKernelDevice:   {Name: "kernel-device", Kind: genl.String},
+	abi.AttrNodeLink:           {Name: "link", Kind: genl.String},
+	abi.AttrNodeUser:           {Name: "user", Kind: genl.String, Multi: true},
 }}
 
 // setAddress: A socket address of any family, as the original carried it.

@@ -150,8 +150,10 @@ func valuesOf(o *object, v *verb, a *arg) (w wanted) {
 		return w
 	}
 	w.words = append(w.words, a.kind.hints...)
-	if a.zero != "" {
-		w.words = append(w.words, a.zero)
+	for _, word := range []string{a.zero, a.whole} {
+		if word != "" {
+			w.words = append(w.words, word)
+		}
 	}
 	w.files = a.kind.files
 	w.names = a.kind.live && a.word == "" && v.name != "add" || o.name == "security" && a.kind == kindName

@@ -40,6 +40,8 @@ func TestComplete(t *testing.T) {
 		"security add vol0 |":         "any unix vsock",
 		"security add vol0 any r":     "ro rw",
 		"export set vol0 read-only o": "on off",
+		"remote add r partscan |":     "on off",
+		"remote set r size |":         "1G 10G 100G all",
 		"crypto set v hash |":         "crc32c none",
 		"help re":                     "remote",
 		"help remote |":               "add set show",

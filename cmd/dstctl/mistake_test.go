@@ -45,7 +45,7 @@ func TestMistakes(t *testing.T) {
 		{peer + "attach ^sockt /a", `unknown word "sockt": expected one of nbd, socket, none; did you mean "socket"?`},
 		{peer + "attach socket", `"socket" needs a value: PATH`},
 		{peer + "attach nbd ^attach none", `"attach" is given twice`},
-		{"export set v", `nothing to set: expected one of read-only, keepalive, workers`},
+		{"export set v", `nothing to set: expected one of read-only, size, keepalive, workers`},
 		{"export set v read-only ^yes", `unknown word "yes": expected one of on, off`},
 		{"export set v ^depth 3", `unknown word "depth"`},
 		{"crypto set v", `nothing to set`},

@@ -23,6 +23,7 @@ var (
 	argSome    = &arg{kind: kindName, attr: abi.AttrNodeName, doc: "the node, all of them if not given", put: putNew}
 	argStart   = &arg{word: "start", attr: abi.AttrNodeFlags, doc: "start at once", put: putFlag(abi.NodeFlagStarted)}
 	argSize    = &arg{word: "size", kind: kindSize, attr: abi.AttrNodeSize, doc: "offer so many bytes, not more; all of the storage if not given", put: putSize}
+	argResize  = &arg{word: "size", kind: kindSize, whole: "all", attr: abi.AttrNodeSize, put: putResize}
 	argRO      = &arg{word: "read-only", attr: abi.AttrNodeFlags, put: putFlag(abi.NodeFlagReadOnly)}
 	argPages   = &arg{word: "max-pages", kind: kindNumber, attr: abi.AttrNodeMaxPages, min: 1, max: 8192, doc: "largest request in pages of 4096 bytes (default 256)", put: putNumber(func(r *request) **uint32 { return &r.node.Knobs.MaxPages })}
 	argDepth   = &arg{word: "depth", kind: kindNumber, attr: abi.AttrNodeDepth, min: 1, max: 4096, doc: "most requests in flight (default 128)", put: putNumber(func(r *request) **uint32 { return &r.node.Knobs.Depth })}
@@ -79,9 +80,10 @@ func exportObject() *object {
 					{word: "on", put: putSwitch(abi.NodeFlagReadOnly, abi.NodeFlagReadOnly)},
 					{word: "off", put: putSwitch(abi.NodeFlagReadOnly, 0)},
 				}},
+				like(argResize, "offer so many bytes from now on, all of the storage with all; its file may have been made larger before. Not less than a client has been promised"),
 				argKeep, argWorkers,
 			},
-			example: []string{"export set vol0 read-only on"}},
+			example: []string{"export set vol0 read-only on", "export set vol0 size all"}},
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show exports.", run: runShow,
 			args: []*arg{argSome}},
 	}}
@@ -96,18 +98,25 @@ func remoteObject() *object {
 				argName,
 				{word: "peer", kind: kindAddrs, need: true, attr: abi.AttrNodeAddress, doc: "whom to call", put: putAddrs},
 				{word: "export", kind: kindName, attr: abi.AttrNodeExport, doc: "the export's name at the peer; the remote's own if not given", put: putExport},
-				{word: "attach", attr: abi.AttrNodeAttach, doc: "how it is offered on this host (default nbd): as a kernel device (not in this version: say socket or none), to NBD clients at a Unix socket, or not at all", choice: []*arg{
+				{word: "attach", attr: abi.AttrNodeAttach, doc: "how it is offered on this host (default nbd): as the kernel's block device /dev/nbdN, which /dev/dst/NAME points to; to NBD clients at a Unix socket; or not at all", choice: []*arg{
 					{word: "nbd", put: putAttach(abi.AttachNbd)},
 					{word: "socket", kind: kindSocket, attr: abi.AttrNodeSocket, max: 107, put: putAttach(abi.AttachSocket)},
 					{word: "none", put: putAttach(abi.AttachNone)},
 				}},
+				{word: "partscan", attr: abi.AttrNodeFlags, doc: "whether the kernel makes devices of the partitions that it finds (default on)", choice: []*arg{
+					{word: "on", put: putSwitchFlag(abi.NodeFlagNoPartscan, false)},
+					{word: "off", put: putSwitchFlag(abi.NodeFlagNoPartscan, true)},
+				}},
 				like(argRO, "ask the peer for read access only"),
 				argSize, argPages, argDepth, argArena, argKeep, argTimeout, argFail, argHash, argStart,
 			},
-			example: []string{"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/dst/disk0.sock start"}},
+			example: []string{"remote add vol0 peer tcp:10.0.0.1:9876 start",
+				"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/dst/disk0.sock start"}},
 		{name: "set", doc: "Change a remote while it lives.", run: runSet, some: true,
-			args:    []*arg{argName, argKeep, argTimeout, argFail},
-			example: []string{"remote set disk0 fail-after 10m"}},
+			more: "To make a device larger, make its export larger: the device follows, unless a size was given to the remote. To make it smaller, first shrink " +
+				"what is on it, then the remote, then the export.",
+			args:    []*arg{argName, like(argResize, "the device has at most so many bytes from now on, as many as the peer offers with all"), argKeep, argTimeout, argFail},
+			example: []string{"remote set disk0 fail-after 10m", "remote set disk0 size 10G"}},
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show remotes.", run: runShow,
 			args: []*arg{argSome}},
 	}}

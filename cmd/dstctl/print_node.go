@@ -11,7 +11,8 @@ func (s *session) printNode(v nodeView) {
 		s.printBrief(v)
 		return
 	}
-	lines := append([]string{s.firstLine(v), secondLine(v)}, reasons(v)...)
+	lines := append([]string{s.firstLine(v), secondLine(v)}, usersOf(v)...)
+	lines = append(lines, reasons(v)...)
 	if v.Details != nil {
 		lines = append(lines, s.details(v.Details)...)
 	}
@@ -46,7 +47,21 @@ func secondLine(v nodeView) string {
 	if v.Socket != "" {
 		text += " " + v.Socket
 	}
+	if v.Kernel != "" {
+		text += " " + v.Kernel
+	}
+	if v.Link != "" {
+		text += " link " + v.Link
+	}
 	return text
+}
+
+// usersOf says who has the kernel's device.
+func usersOf(v nodeView) []string {
+	if len(v.Users) == 0 {
+		return nil
+	}
+	return []string{"in use: " + strings.Join(v.Users, ", ")}
 }
 
 func reasons(v nodeView) (lines []string) {

@@ -47,6 +47,17 @@ func putSize(p *parser, a *arg, s string) (err error) {
 	return err
 }
 
+// putResize stores a size, or that all there is shall be used.
+func putResize(p *parser, a *arg, s string) error {
+	if s == a.whole {
+		p.req.node.Size = abi.SizeAll
+		return nil
+	}
+	n, err := parseSize(s)
+	p.req.node.Size = n
+	return err
+}
+
 func putArena(p *parser, a *arg, s string) error {
 	n, err := parseSize(s)
 	p.req.node.Knobs.Arena = &n
@@ -90,6 +101,16 @@ func putTime(at func(*request) **uint32) putter {
 func putFlag(flag abi.NodeFlag) putter {
 	return func(p *parser, a *arg, s string) error {
 		p.req.node.Flags |= flag
+		return nil
+	}
+}
+
+// putSwitchFlag sets or clears a flag of a new node.
+func putSwitchFlag(flag abi.NodeFlag, on bool) putter {
+	return func(p *parser, a *arg, s string) error {
+		if p.req.node.Flags &^= flag; on {
+			p.req.node.Flags |= flag
+		}
 		return nil
 	}
 }

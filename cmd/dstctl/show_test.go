@@ -52,6 +52,16 @@ func TestShow(t *testing.T) {
 	}
 }
 
+// TestShowKernelDevice: a remote says which device it is, and who has it.
+func TestShowKernelDevice(t *testing.T) {
+	d := exampleNodes()
+	n := d.nodes["disk0"]
+	n.Attach, n.Socket, n.Flags = abi.AttachNbd, "", n.Flags|abi.NodeFlagNoPartscan
+	n.Status.Device, n.Status.Link, n.Status.Users = "/dev/nbd3", "/dev/dst/disk0", []string{"mounted on /mnt", "open in process 4711 (fio)"}
+	golden(t, "show-kernel.golden", dstctl(t, d, "show disk0").out)
+	golden(t, "show-kernel-json.golden", dstctl(t, d, "-j -p show disk0").out)
+}
+
 // TestEmpty: a daemon without nodes is shown as nothing, and as empty lists.
 func TestEmpty(t *testing.T) {
 	for command, want := range map[string]string{

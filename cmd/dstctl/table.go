@@ -43,6 +43,7 @@ type arg struct {
 	min    uint64 // limits of a number; milliseconds of a TIME
 	max    uint64
 	zero   string // the word that says 0: off, never
+	whole  string // the word that says as much as there is: all
 	doc    string
 	put    putter
 }
@@ -70,6 +71,8 @@ func (a *arg) metavar() string {
 		return ""
 	case a.zero != "":
 		return a.kind.name + "|" + a.zero
+	case a.whole != "":
+		return a.kind.name + "|" + a.whole
 	}
 	return a.kind.name
 }

@@ -34,6 +34,9 @@ type nodeView struct {
 	Export   string        `json:"export,omitempty"`
 	Attach   string        `json:"attach,omitempty"`
 	Socket   string        `json:"socket,omitempty"`
+	Kernel   string        `json:"kernel_device,omitempty"` // /dev/nbdN
+	Link     string        `json:"link,omitempty"`          // /dev/dst/NAME
+	Users    []string      `json:"users,omitempty"`         // who has the kernel's device
 	Allowed  string        `json:"permission,omitempty"`
 	Clients  *int          `json:"clients,omitempty"` // exports
 	Warnings []string      `json:"warnings,omitempty"`
@@ -122,6 +125,7 @@ func viewNode(n *abi.Node, c *abi.Counters, o options) nodeView {
 	}
 	if s := n.Status; s != nil {
 		v.State, v.StateAge, v.Reason, v.Warnings = s.State.String(), s.StateAge, s.Reason, s.Warnings
+		v.Kernel, v.Link, v.Users = s.Device, s.Link, s.Users
 		if n.Kind == abi.KindExport {
 			v.Clients = new(len(s.Sessions))
 		} else if s.Perm != 0 {

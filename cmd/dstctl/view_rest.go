@@ -127,6 +127,8 @@ var flagWord = []struct {
 	{abi.NodeFlagWritethrough, "writethrough"},
 	{abi.NodeFlagDirect, "direct"},
 	{abi.NodeFlagBuffered, "buffered"},
+	{abi.NodeFlagNoPartscan, "no-partscan"},
+	{abi.NodeFlagSole, "sole"},
 }
 
 func flagWords(flags abi.NodeFlag) []string {
