@@ -108,93 +108,35 @@ func (a Addr) AddrPort() (ap netip.AddrPort, ok bool) {
 	return netip.AddrPort{}, false
 }
 
-// Path is the path of a Unix address, "" for other families and unnamed peers.
+// Path is the path of a Unix address as the kernel reads it, to the first NUL;
+// an abstract one with its leading NUL; "" for other families and unnamed peers.
 func (a Addr) Path() string {
 	if a.Family() != unix.AF_UNIX {
 		return ""
 	}
-	return strings.TrimRight(a.Sockaddr[2:], "\x00")
+	if path := a.Sockaddr[2:]; strings.HasPrefix(path, "\x00") {
+		return path
+	}
+	path, _, _ := strings.Cut(a.Sockaddr[2:], "\x00")
+	return path
 }
 
-// String is the address in the words of dstctl: tcp:HOST:PORT, unix:PATH,
-// vsock:CID:PORT; any other family in hex.
-func (a Addr) String() string {
-	if a.IsZero() {
-		return "none"
-	}
-	if ap, ok := a.AddrPort(); ok {
-		switch a.Proto {
-		case unix.IPPROTO_MPTCP:
-			return "mptcp:" + ap.String()
-		case unix.IPPROTO_SCTP:
-			return "sctp:" + ap.String()
-		}
-		return "tcp:" + ap.String()
-	}
+// VsockAddr makes the address of a vsock: context id and port, either of them
+// the kernel's "any" (unix.VMADDR_CID_ANY, unix.VMADDR_PORT_ANY) to listen.
+func VsockAddr(cid, port uint32) Addr {
+	b := make([]byte, unix.SizeofSockaddrVM)
+	binary.NativeEndian.PutUint16(b, unix.AF_VSOCK)
+	binary.NativeEndian.PutUint32(b[4:], port)
+	binary.NativeEndian.PutUint32(b[8:], cid)
+	return Addr{unix.SOCK_STREAM, 0, string(b)}
+}
+
+// Vsock is the context id and port of a vsock address; ok is false for other
+// families.
+func (a Addr) Vsock() (cid, port uint32, ok bool) {
 	b := []byte(a.Sockaddr)
-	switch {
-	case a.Family() == unix.AF_UNIX:
-		return "unix:" + a.Path()
-	case a.Family() == unix.AF_VSOCK && len(b) >= unix.SizeofSockaddrVM:
-		return fmt.Sprintf("vsock:%d:%d", binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[4:]))
+	if a.Family() != unix.AF_VSOCK || len(b) < unix.SizeofSockaddrVM {
+		return 0, 0, false
 	}
-	return fmt.Sprintf("family:%d:%x", a.Family(), b[2:])
-}
-
-// ParseAddr reads an address in the words of dstctl (tcp:HOST:PORT and
-// unix:PATH). HOST is a numeric address, IPv6 in brackets; resolve looks a name
-// up and may be nil. Errors are sentences with EINVAL, or what resolve says.
-func ParseAddr(s string, resolve func(host string) (netip.Addr, error)) (Addr, error) {
-	medium, rest, ok := strings.Cut(s, ":")
-	if !ok {
-		return Addr{}, fmt.Errorf("address %q has no medium: write tcp:HOST:PORT or unix:PATH: %w", s, unix.EINVAL)
-	}
-	switch medium {
-	case "tcp":
-		ap, err := parseHostPort(rest, resolve)
-		if err != nil {
-			return Addr{}, fmt.Errorf("address %q: %w", s, err)
-		}
-		return NetAddr(unix.IPPROTO_TCP, ap), nil
-	case "unix":
-		if len(rest) == 0 || rest[0] != '/' || len(rest) > 107 || strings.ContainsRune(rest, 0) {
-			return Addr{}, fmt.Errorf("address %q: unix: takes an absolute path of at most 107 bytes: %w", s, unix.EINVAL)
-		}
-		return UnixAddr(rest), nil
-	}
-	return Addr{}, fmt.Errorf("address %q: unknown medium %q: write tcp:HOST:PORT or unix:PATH: %w", s, medium, unix.EINVAL)
-}
-
-func parseHostPort(s string, resolve func(string) (netip.Addr, error)) (netip.AddrPort, error) {
-	i := strings.LastIndexByte(s, ':')
-	if i < 0 {
-		return netip.AddrPort{}, fmt.Errorf("no port: write HOST:PORT: %w", unix.EINVAL)
-	}
-	host, word := s[:i], s[i+1:]
-	port, err := strconv.ParseUint(word, 10, 16)
-	if err != nil || port == 0 || word[0] == '+' {
-		return netip.AddrPort{}, fmt.Errorf("port %q is not a number from 1 to 65535: %w", word, unix.EINVAL)
-	}
-	bracketed := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]")
-	if bracketed {
-		host = host[1 : len(host)-1]
-	}
-	ip, err := netip.ParseAddr(host)
-	switch {
-	case err == nil && ip.Is6() != bracketed:
-		return netip.AddrPort{}, fmt.Errorf("write an IPv6 host, and only that, in brackets: [%s]:%d: %w", host, port, unix.EINVAL)
-	case err == nil && ip.Zone() != "" && !decimal(ip.Zone()):
-		return netip.AddrPort{}, fmt.Errorf("scope %q: the ABI carries the interface's number, not its name: %w", ip.Zone(), unix.EINVAL)
-	case err == nil:
-		return netip.AddrPortFrom(ip, uint16(port)), nil
-	case host == "" || bracketed || resolve == nil:
-		return netip.AddrPort{}, fmt.Errorf("host %q is not an address: %w", host, unix.EINVAL)
-	}
-	ip, err = resolve(host)
-	return netip.AddrPortFrom(ip, uint16(port)), err
-}
-
-func decimal(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 32)
-	return err == nil
+	return binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[4:]), true
 }

@@ -29,6 +29,7 @@ func TestComplete(t *testing.T) {
 		"export add v |":              "device listen size shared writethrough read-only direct buffered max-pages depth arena keepalive workers hash start",
 		"export add v device |":       ":files",
 		"export add v device /x li":   "listen",
+		"export add v listen |":       "tcp: mptcp: sctp: unix: vsock:",
 		"export add v listen t":       "tcp:",
 		"export add v direct b":       "",
 		"export add v read-only re":   "",

@@ -31,8 +31,8 @@ var (
 	kindFile = &kind{name: "FILE", files: true,
 		doc: "a file that the daemon opens; key bytes never travel on the command line"}
 	kindSocket = &kind{name: "PATH", files: true, doc: kindPath.doc}
-	kindAddrs  = &kind{name: "ADDR[,ADDR...]", hints: []string{"tcp:", "unix:"},
-		doc: "{ tcp:HOST:PORT | unix:PATH }, IPv6 hosts in brackets; host names are looked up once, by dstctl"}
+	kindAddrs  = &kind{name: "ADDR[,ADDR...]", hints: media(),
+		doc: "{ " + strings.Join(abi.AddrForms(), " | ") + " }, IPv6 hosts in brackets; host names are looked up once, by dstctl; CID a number or any"}
 	kindWho = &kind{name: "WHO", hints: []string{"any", "unix", "vsock"},
 		doc: "{ any | PREFIX | unix[:UID] | vsock[:CID] }, PREFIX an address or ADDRESS/LENGTH"}
 	kindSize = &kind{name: "SIZE", hints: []string{"1G", "10G", "100G"},
@@ -52,6 +52,15 @@ func (k *kind) term() string {
 
 // kinds are all of them, in the order of the manual.
 var kinds = []*kind{kindName, kindAddrs, kindWho, kindSize, kindTime, kindNumber, kindAlg, kindPath, kindFile}
+
+// media is what addresses begin with: tcp: and so on.
+func media() (words []string) {
+	for _, form := range abi.AddrForms() {
+		word, _, _ := strings.Cut(form, ":")
+		words = append(words, word+":")
+	}
+	return words
+}
 
 // parsePath makes s absolute. most is the longest path in bytes.
 func parsePath(s string, most int) (string, error) {
