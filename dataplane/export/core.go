@@ -123,12 +123,7 @@ func (c *Core) renew() {
 // that tells of the error first.
 func (c *Core) failed(errno unix.Errno) {
 	c.renew()
-	why := fmt.Errorf("the store of %s failed: %w", c.cfg.Name, errno)
-	for _, s := range slices.Clone(c.seats) {
-		if s.phase == seatOpen {
-			c.fence(s, why)
-		}
-	}
+	c.Recall(fmt.Errorf("the store of %s failed: %w", c.cfg.Name, errno))
 }
 
 // Shutdown cuts and refuses everybody: the export goes away.
@@ -140,6 +135,15 @@ func (c *Core) Shutdown() {
 			c.fence(s, why)
 		case seatWaiting:
 			c.refuse(s, &abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESHUTDOWN, Text: "the export ends: it is removed, or its daemon stops; come back"})
+		}
+	}
+}
+
+// Recall cuts everybody who is served: they come back and see what changed.
+func (c *Core) Recall(why error) {
+	for _, s := range slices.Clone(c.seats) {
+		if s.phase == seatOpen {
+			c.fence(s, why)
 		}
 	}
 }

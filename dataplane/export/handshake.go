@@ -240,15 +240,17 @@ func (s *session) settle() error {
 // cut shortens a sentence to what a REFUSE holds.
 func cut(text string) string { return text[:min(len(text), abi.TextMax)] }
 
-// welcomeOf is what the session was granted. Node.mu is held.
+// welcomeOf is what the session was granted, and remembers that. Node.mu is
+// held.
 func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
 	n := s.node
 	g := &n.disk.Geometry
+	s.size = n.size
 	w := &abi.Welcome{
 		Epoch: s.seat.Epoch, Mode: s.seat.Perm, Features: g.features(),
 		Keepalive: uint32(n.interval().Milliseconds()), MaxSize: s.maxSize, Depth: s.depth,
 		Tenure: tenure, Verifier: s.seat.Verifier, StoreID: n.disk.Identity.ID,
-		Size: g.Size, BlockMin: g.BlockMin, BlockPref: g.BlockPref,
+		Size: n.size, BlockMin: g.BlockMin, BlockPref: g.BlockPref,
 	}
 	if n.stable {
 		w.Features |= abi.FeatureStable

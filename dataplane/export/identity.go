@@ -31,6 +31,9 @@ type Identity struct {
 	Tenure, Last abi.ID
 	// Save makes Tenure and Last durable. nil: nothing is kept (tests).
 	Save func(tenure, last abi.ID) error
+	// Resized keeps the identity of a store whose size is part of how it is
+	// recognised. nil: it is not.
+	Resized func(size uint64) error
 }
 
 // identify finds or makes the identity of the store behind fd: extended
@@ -42,16 +45,22 @@ func identify(fd int, block bool, st *unix.Stat_t, c *Config) (*Identity, error)
 			return id, nil
 		}
 	}
-	id := new(Identity)
-	key := fmt.Sprintf("path %s size %d", c.Device, st.Size)
+	key := sizeKey(c, uint64(st.Size))
 	if block {
 		key = deviceKey(fd, c)
 	}
+	return keepIdentity(key, c)
+}
+
+// keepIdentity finds or makes the identity of the store with that name in the
+// state directory.
+func keepIdentity(key string, c *Config) (*Identity, error) {
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("device %s cannot keep an id of its own and there is no state directory: start the daemon with -state: %w",
 			c.Device, unix.EINVAL)
 	}
-	k := &keeper{path: filepath.Join(c.StateDir, "store-"+digestOf(key).String())}
+	id := new(Identity)
+	k := &keeper{path: keptAt(c, key)}
 	err := k.load(id)
 	switch {
 	case err == nil:
@@ -66,7 +75,18 @@ func identify(fd int, block bool, st *unix.Stat_t, c *Config) (*Identity, error)
 		return nil, fmt.Errorf("the id of device %s: %w", c.Device, err)
 	}
 	id.Save = func(tenure, last abi.ID) error { return k.save(id.ID, tenure, last) }
+	if strings.HasPrefix(key, "path ") {
+		id.Resized = func(size uint64) error { return k.move(keptAt(c, sizeKey(c, size))) }
+	}
 	return id, nil
+}
+
+// sizeKey is the name of a store that has no better one.
+func sizeKey(c *Config, size uint64) string { return fmt.Sprintf("path %s size %d", c.Device, size) }
+
+// keptAt is the file that keeps the identity of the store with that name.
+func keptAt(c *Config, key string) string {
+	return filepath.Join(c.StateDir, "store-"+digestOf(key).String())
 }
 
 // identifyXattr keeps the identity in attributes of the file itself, so that it
@@ -126,7 +146,7 @@ func deviceKey(fd int, c *Config) string {
 		return "wwid " + wwid
 	}
 	size, _ := unix.Seek(fd, 0, unix.SEEK_END)
-	return fmt.Sprintf("path %s size %d", c.Device, size)
+	return sizeKey(c, uint64(size))
 }
 
 // wwidOf is the world-wide name of the disk in the sysfs directory dir.
@@ -216,6 +236,21 @@ func (k *keeper) save(id, tenure, last abi.ID) error {
 		os.Remove(tmp.Name())
 		return err
 	}
+	return k.syncDir()
+}
+
+// move keeps the identity in another file.
+func (k *keeper) move(path string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := os.Rename(k.path, path); err != nil {
+		return err
+	}
+	k.path = path
+	return k.syncDir()
+}
+
+func (k *keeper) syncDir() error {
 	dir, err := os.Open(filepath.Dir(k.path))
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ type Node struct {
 	rules    rules
 	sessions []*session
 	readOnly bool
+	size     uint64 // bytes that new sessions are offered
 	state    abi.State
 	since    time.Time
 	reason   string
@@ -84,6 +85,7 @@ func newNode(c Config, env Env, disk *Disk) *Node {
 		log:      env.Log.With().Str("export", c.Name).Logger(),
 		stable:   c.Flags&(abi.NodeFlagShared|abi.NodeFlagWritethrough) != 0,
 		readOnly: c.Flags&abi.NodeFlagReadOnly != 0 || disk.Geometry.ReadOnly,
+		size:     disk.Geometry.Size,
 	}
 	n.keepalive.Store(int64(c.Keepalive))
 	n.crews.Store(int32(c.Workers))
@@ -214,7 +216,11 @@ func (n *Node) Set(keepalive *time.Duration, workers *uint32, readOnly *bool) er
 func (n *Node) SetDigest(d crypt.Digest) { n.digest.Store(uint32(d)) }
 
 // Size is what is offered, in bytes.
-func (n *Node) Size() uint64 { return n.disk.Geometry.Size }
+func (n *Node) Size() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.size
+}
 
 // Addrs is where the export listens, with the ports that the kernel chose.
 func (n *Node) Addrs() (all []abi.Addr) {

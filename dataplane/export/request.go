@@ -48,8 +48,8 @@ func allowedFlags(h *abi.Header) (flags uint64) {
 
 // judge makes the Op of a received header and says what is wrong with it: 0, or
 // EINVAL for unknown flags, a length of 0 or above what was agreed, and a range
-// that is unaligned or not inside of the store.
-func (r *request) judge(g *Geometry, maxSize uint32) unix.Errno {
+// that is unaligned or not inside of the size bytes that were offered.
+func (r *request) judge(size uint64, block, maxSize uint32) unix.Errno {
 	h := &r.h
 	rw := uint64(0)
 	r.length = h.Size
@@ -74,11 +74,11 @@ func (r *request) judge(g *Geometry, maxSize uint32) unix.Errno {
 		return 0
 	}
 	carries := r.Kind == KindRead || r.Kind == KindWrite
-	if r.length == 0 || carries && r.length > maxSize || h.Sector > g.Size/abi.SectorSize {
+	if r.length == 0 || carries && r.length > maxSize || h.Sector > size/abi.SectorSize {
 		return unix.EINVAL
 	}
 	r.Off, r.Len = h.Sector*abi.SectorSize, uint64(r.length)
-	if r.Len > g.Size-r.Off || (r.Off|r.Len)&uint64(g.BlockMin-1) != 0 {
+	if r.Len > size-r.Off || (r.Off|r.Len)&uint64(block-1) != 0 {
 		return unix.EINVAL
 	}
 	return 0

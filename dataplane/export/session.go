@@ -28,6 +28,7 @@ type session struct {
 	wake   chan struct{} // a token: look at the seat, or at dead, again
 
 	maxSize, depth uint32 // agreed
+	size           uint64 // bytes offered to it by its WELCOME
 
 	in      *conn.In // owned by the worker with the reading role, as spare is
 	spare   *request
@@ -291,7 +292,7 @@ func (s *session) receive(r *request) (done bool, err error) {
 // what is refused.
 func (s *session) request(r *request, head []byte) (done bool, err error) {
 	n := s.node
-	errno := r.judge(&n.disk.Geometry, s.maxSize)
+	errno := r.judge(s.size, n.disk.Geometry.BlockMin, s.maxSize)
 	payload := r.h.Payload()
 	switch {
 	case r.Kind != KindWrite:

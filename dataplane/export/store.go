@@ -38,9 +38,10 @@ const (
 // waits for a long one as a whole.
 const EraseChunk = 16 << 20
 
-// Geometry is what a Store is like. It does not change while it is open.
+// Geometry is what a Store is like. It does not change while it is open; a size
+// that does is the Node's (Resize).
 type Geometry struct {
-	Size      uint64 // bytes, a multiple of BlockMin
+	Size      uint64 // bytes when it was opened, a multiple of BlockMin
 	BlockMin  uint32 // bytes: alignment of every request, a power of two from 512
 	BlockPref uint32 // bytes: best alignment
 	ReadOnly  bool   // opened for reading
@@ -59,6 +60,8 @@ type Disk struct {
 	Geometry Geometry
 	Identity *Identity
 	Warnings []string // what the administrator should know, a sentence each
+	// Measure is how many bytes the store has now. nil: as many as ever (tests).
+	Measure func() (uint64, error)
 }
 
 // features are the bits of a WELCOME that tell what the disk does.

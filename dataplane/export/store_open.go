@@ -49,7 +49,7 @@ func newDisk(fd int, st *unix.Stat_t, c *Config) (*Disk, error) {
 	if f.block && !d.Geometry.Direct {
 		d.Warnings = append(d.Warnings, "the device is written through the page cache: when a write fails, old data may be read until the next flush; direct avoids that")
 	}
-	f.geo = d.Geometry
+	f.geo, d.Measure = d.Geometry, f.measure
 	d.Identity, err = identify(fd, f.block, st, c)
 	return d, err
 }
@@ -57,27 +57,37 @@ func newDisk(fd int, st *unix.Stat_t, c *Config) (*Disk, error) {
 // limitSize applies the configured size and rounds down to whole blocks.
 func limitSize(d *Disk, c *Config) error {
 	g := &d.Geometry
-	whole := g.Size
-	switch {
-	case c.Size > whole:
-		return abi.Blame(abi.AttrNodeSize, fmt.Errorf("size %d is more than the %d bytes of %s: leave the size out or give a smaller one: %w",
-			c.Size, whole, c.Device, unix.ERANGE))
-	case c.Size != 0:
-		whole = c.Size
+	size, rest, err := offer(g.Size, c.Size, g.BlockMin, c.Device)
+	if err != nil {
+		return err
 	}
-	g.Size = whole &^ uint64(g.BlockMin-1)
-	if g.Size == 0 {
-		return abi.Blame(abi.AttrNodeDevice, fmt.Errorf("%s would offer %d bytes, less than one block of %d: make it larger first: %w",
-			c.Device, whole, g.BlockMin, unix.EINVAL))
-	}
-	if g.Size >= 1<<63 {
-		return fmt.Errorf("%s has more than 2^63-1 bytes: give a smaller size: %w", c.Device, unix.EFBIG)
-	}
-	if g.Size != whole {
-		d.Warnings = append(d.Warnings, fmt.Sprintf("the last %d bytes are not offered: they are no whole block of %d",
-			whole-g.Size, g.BlockMin))
+	g.Size = size
+	if rest != 0 {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("the last %d bytes are not offered: they are no whole block of %d", rest, g.BlockMin))
 	}
 	return nil
+}
+
+// offer is how many of a device's whole bytes can be offered within the limit
+// (0: none), in blocks, and how many more do not make a block.
+func offer(whole, limit uint64, block uint32, device string) (size, rest uint64, err error) {
+	switch {
+	case limit > whole:
+		return 0, 0, abi.Blame(abi.AttrNodeSize, fmt.Errorf("size %d is more than the %d bytes of %s: leave the size out or give a smaller one: %w",
+			limit, whole, device, unix.ERANGE))
+	case limit != 0:
+		whole = limit
+	}
+	rest = whole & uint64(block-1)
+	size = whole - rest
+	switch {
+	case size == 0:
+		return 0, 0, abi.Blame(abi.AttrNodeDevice, fmt.Errorf("%s would offer %d bytes, less than one block of %d: make it larger first: %w",
+			device, whole, block, unix.EINVAL))
+	case size >= 1<<63:
+		return 0, 0, fmt.Errorf("%s has more than 2^63-1 bytes: give a smaller size: %w", device, unix.EFBIG)
+	}
+	return size, rest, nil
 }
 
 // openNode finds out what c.Device is before it touches it, then opens that

@@ -36,7 +36,9 @@ type Core struct {
 	page    []byte // where saved lies
 	saved   Saved
 	welcome abi.Welcome // of the present link
-	info    *Info       // from the first WELCOME, then constant
+	info    *Info       // from the first WELCOME; of it only the size may change then, see grow and SetSize
+	offered uint64      // size in the last WELCOME, 0 before one
+	grown   bool        // that WELCOME made the device larger
 
 	state   abi.State
 	since   time.Time
@@ -75,6 +77,9 @@ func newCore(hello abi.Hello, limit uint64, page []byte, id abi.ID, table *trans
 		history: make([]transition, 0, historyLen), since: now, state: abi.StateConfigured, told: true}
 	if dirty {
 		c.acked = 1
+	}
+	if saved.Known {
+		c.info = &saved.Shape
 	}
 	return c, nil
 }
@@ -144,8 +149,8 @@ func (c *Core) compare(w *abi.Welcome) error {
 	switch {
 	case w.StoreID != s.StoreID:
 		return fmt.Errorf("the peer now exports another store (%v, it was %v): %w", w.StoreID, s.StoreID, unix.EIO)
-	case w.Size < s.Size:
-		return fmt.Errorf("the export shrank from %d to %d bytes: %w", s.Size, w.Size, unix.EIO)
+	case w.Size < s.Shape.Size:
+		return fmt.Errorf("the export shrank to %d bytes, this device has %d: %w", w.Size, s.Shape.Size, unix.EIO)
 	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.writes(w):
 		return fmt.Errorf("another client had the read-write place in between: %w", unix.EIO)
 	case w.Verifier != s.Verifier && c.acked > c.flushed:
@@ -208,16 +213,9 @@ const promised = abi.FeatureFlush | abi.FeatureFUA | abi.FeatureDiscard | abi.Fe
 
 // shape is the device that w would make: sizes are whole blocks.
 func (c *Core) shape(w *abi.Welcome) Info {
-	size := w.Size
-	if c.saved.Known {
-		size = c.saved.Size
-	}
-	if c.limit != 0 {
-		size = min(size, c.limit)
-	}
 	largest := min(c.hello.MaxSize, w.MaxSize)
 	return Info{
-		Size:      size - size%uint64(w.BlockMin),
+		Size:      fit(w.Size, c.limit, w.BlockMin),
 		BlockMin:  w.BlockMin,
 		BlockPref: max(w.BlockPref, w.BlockMin),
 		MaxSize:   largest - largest%w.BlockMin,
@@ -226,23 +224,61 @@ func (c *Core) shape(w *abi.Welcome) Info {
 	}
 }
 
-// adopt makes w the present link's, and the first one the device's shape.
+// fit is the largest size of whole blocks within what is offered and the limit
+// (0: none).
+func fit(offered, limit uint64, block uint32) uint64 {
+	if limit != 0 {
+		offered = min(offered, limit)
+	}
+	return offered - offered%uint64(block)
+}
+
+// Fit is the size that the device would have with another limit. Before the
+// first WELCOME of this daemon nothing larger than now is known to be there.
+func (c *Core) Fit(limit uint64) uint64 {
+	if c.info == nil {
+		return 0
+	}
+	return fit(max(c.offered, c.info.Size), limit, c.info.BlockMin)
+}
+
+// SetSize sets the limit, and the device's size to what fits. Who makes it
+// smaller has seen to it that nobody uses what ends.
+func (c *Core) SetSize(limit uint64) {
+	c.limit = limit
+	if c.info != nil {
+		c.reshape(c.Fit(limit))
+	}
+}
+
+// reshape gives the device another size and remembers that. The Info that was
+// handed out stays as it is.
+func (c *Core) reshape(size uint64) {
+	i := *c.info
+	i.Size = size
+	c.info, c.saved.Shape = &i, i
+	c.saved.store(c.page)
+}
+
+// adopt makes w the present link's, and the first one the device's shape. A
+// later one may make the device larger, never smaller.
 func (c *Core) adopt(w *abi.Welcome) {
 	c.welcome = *w
 	c.welcome.Mode &= c.hello.Mode // what was not asked for is not used
+	s := &c.saved
 	if c.info == nil {
-		i := c.shape(w)
+		s.Shape = c.shape(w)
+		i := s.Shape
 		c.info = &i
 	}
-	s := &c.saved
-	if !s.Known {
-		s.Size = w.Size
-	}
+	c.offered = w.Size
 	if c.writes(w) {
 		s.Tenure = w.Tenure
 	}
 	s.Known, s.StoreID, s.Verifier = true, w.StoreID, w.Verifier
-	s.store(c.page)
+	size := fit(w.Size, c.limit, c.info.BlockMin)
+	c.grown = size > c.info.Size
+	c.reshape(max(size, c.info.Size))
 }
 
 // Broken notes that the link is gone: what it carried is unanswered.

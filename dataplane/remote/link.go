@@ -32,6 +32,12 @@ func (e errFatal) Unwrap() error { return e.error }
 // receiving half.
 func (n *Node) run(ctx context.Context) {
 	defer close(n.done)
+	if info, ok := n.Info(); ok { // of an earlier daemon: its users come back at once
+		if err := n.up(&info); err != nil {
+			n.fail(abi.StateFailed, unix.EIO, err.Error())
+			return
+		}
+	}
 	pause := pauseMin
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		began := time.Now()
@@ -55,6 +61,10 @@ func (n *Node) run(ctx context.Context) {
 		// an answer in vain has paused already.
 		n.sleep(ctx, max(pauseMin, pause-time.Since(began)))
 		pause = min(2*pause, pauseMax)
+	}
+	if fatal := (errFatal{}); errors.As(context.Cause(ctx), &fatal) {
+		n.fail(abi.StateFailed, unix.EIO, fatal.Error())
+		return
 	}
 	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node ends: it is removed, or the daemon stops")
 }
@@ -113,7 +123,7 @@ func onEnd(ctx context.Context, f func()) (cancel func()) {
 func (n *Node) attach(l *link, w *abi.Welcome) error {
 	n.mu.Lock()
 	fatal, err := n.core.Welcome(w)
-	info := n.core.info
+	info, grown := n.core.info, n.core.grown
 	n.mu.Unlock()
 	switch {
 	case fatal:
@@ -122,14 +132,26 @@ func (n *Node) attach(l *link, w *abi.Welcome) error {
 		return err
 	}
 	l.adopt(w)
-	if up := n.env.Up; up != nil {
-		n.env.Up = nil
-		if err := up(*info); err != nil {
-			return errFatal{err}
-		}
+	if err := n.up(info); err != nil {
+		return err
 	}
 	n.step(func(c *Core, now time.Time) { n.out = l.out; c.Recover(now) })
 	l.out.Flush()
+	if grown && n.env.Grown != nil {
+		n.env.Grown()
+	}
+	return nil
+}
+
+// up lets the device appear, once. Its error is fatal.
+func (n *Node) up(info *Info) error {
+	up := n.env.Up
+	if n.env.Up = nil; up == nil {
+		return nil
+	}
+	if err := up(*info); err != nil {
+		return errFatal{err}
+	}
 	return nil
 }
 

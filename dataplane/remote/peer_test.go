@@ -299,6 +299,24 @@ type bench struct {
 	peer   *peer
 	page   []byte
 	events events
+
+	mu    sync.Mutex
+	ups   []Info // the shapes that Up was called with
+	grown []Info // the shapes at each call of Grown
+}
+
+func (b *bench) up(i Info) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ups = append(b.ups, i)
+	return nil
+}
+
+func (b *bench) grow() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i, _ := b.node.Info()
+	b.grown = append(b.grown, i)
 }
 
 // start makes and starts a node; change may alter its configuration. The node
@@ -328,7 +346,7 @@ func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	if change != nil {
 		change(&c)
 	}
-	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed})
+	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed, Up: b.up, Grown: b.grow})
 	if err != nil {
 		t.Fatal(err)
 	}

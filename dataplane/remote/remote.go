@@ -58,14 +58,20 @@ type Env struct {
 	Arena  *mempool.Arena
 	Log    zerolog.Logger
 	Notify func(abi.Event)
-	// Up is called once, by the link's goroutine, when the first WELCOME has
-	// told the device's shape. An error fails the node with that reason.
+	// Up is called once, by the link's goroutine, when the device's shape is
+	// known: from an earlier daemon, or from the first WELCOME. An error fails
+	// the node with that reason.
 	Up func(Info) error
+	// Grown is called by the link's goroutine whenever a WELCOME has made the
+	// device larger: Info tells the new size. It must not wait for I/O. nil is
+	// allowed.
+	Grown func()
 	// Dial connects to an address; conn.Dial in the daemon.
 	Dial func(ctx context.Context, a abi.Addr) (conn.Stream, error)
 }
 
-// Info is the shape of a device. It is constant from the first WELCOME on.
+// Info is the shape of a device. From the first WELCOME on only the size
+// changes: it grows with the export, and SetSize sets it.
 type Info struct {
 	Size      uint64 // bytes, a multiple of BlockMin
 	BlockMin  uint32 // bytes: alignment of every request
@@ -87,8 +93,8 @@ type Node struct {
 	peer  abi.Addr
 	knobs knobs
 
-	cancel context.CancelFunc // nil until started
-	done   chan struct{}      // closed when run has ended
+	cancel context.CancelCauseFunc // nil until started
+	done   chan struct{}           // closed when run has ended
 }
 
 // knobs are what may change while a node lives.
@@ -123,7 +129,7 @@ func (n *Node) Start() {
 	if n.cancel != nil || n.core.fatal != 0 {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	n.cancel = cancel
 	go n.run(ctx)
 }
@@ -140,15 +146,28 @@ func (n *Node) Close() {
 	n.mu.Unlock()
 	n.end(orphans)
 	if cancel != nil {
-		cancel()
+		cancel(nil)
 		<-n.done
+	}
+}
+
+// Fail ends the service of a started node for good, as if the export had broken
+// its promise: every request gets EIO until the node is closed. It does not
+// wait; the first reason given counts.
+func (n *Node) Fail(why error) {
+	n.mu.Lock()
+	cancel := n.cancel
+	n.mu.Unlock()
+	if cancel != nil {
+		cancel(errFatal{why})
 	}
 }
 
 // Reserve is where a front takes its transactions from.
 func (n *Node) Reserve() *trans.Reserve { return n.reserve }
 
-// Info is the device's shape; ok is false before the first WELCOME.
+// Info is the device's shape; ok is false before the first WELCOME of the
+// attachment, which an earlier daemon may have seen.
 func (n *Node) Info() (i Info, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -156,6 +175,22 @@ func (n *Node) Info() (i Info, ok bool) {
 		return Info{}, false
 	}
 	return *n.core.info, true
+}
+
+// Fit is the size in bytes that the device would have with another limit (0 =
+// none); 0 as long as its shape is not known.
+func (n *Node) Fit(limit uint64) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.core.Fit(limit)
+}
+
+// SetSize sets the limit of the size and thereby the size, see Fit. Who makes a
+// device smaller first sees to it that nobody uses what ends.
+func (n *Node) SetSize(limit uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.core.SetSize(limit)
 }
 
 // Submit takes t, whose Front.Complete will be called exactly once, perhaps

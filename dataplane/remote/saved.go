@@ -12,7 +12,7 @@ import (
 // SavedSize is the size of the page that a node is remembered in, in bytes.
 const SavedSize = 4096
 
-const savedMagic = 0x4453_5453_4156_4531 // "DSTSAVE1"
+const savedMagic = 0x4453_5453_4156_4532 // "DSTSAVE2"
 
 // Offsets in the page: magic, the word that says which of two slots holds, the
 // dirty mark, and the slots.
@@ -35,7 +35,7 @@ type Saved struct {
 	StoreID  abi.ID
 	Tenure   abi.ID
 	Verifier abi.Verifier
-	Size     uint64
+	Shape    Info // of the device, as its users know it
 }
 
 // load reads the page; a page of zeroes is a new attachment. dirty reports
@@ -56,7 +56,8 @@ func load(page []byte) (s Saved, dirty bool, err error) {
 	copy(s.StoreID[:], b[32:])
 	copy(s.Tenure[:], b[48:])
 	copy(s.Verifier[:], b[64:])
-	s.Size = ne.Uint64(b[80:])
+	s.Shape = Info{Size: ne.Uint64(b[80:]), BlockMin: ne.Uint32(b[88:]), BlockPref: ne.Uint32(b[92:]), MaxSize: ne.Uint32(b[96:]),
+		ReadOnly: b[100] != 0, Features: ne.Uint64(b[104:])}
 	return s, page[offDirty] != 0, nil
 }
 
@@ -68,14 +69,29 @@ func (s *Saved) store(page []byte) {
 	b := page[offSlot+slotSize*int(turn&1):]
 	copy(b, s.ClientID[:])
 	ne.PutUint64(b[16:], s.Epoch)
-	b[24] = 0
-	if s.Known {
-		b[24] = 1
-	}
+	b[24], b[100] = bit(s.Known), bit(s.Shape.ReadOnly)
 	copy(b[32:], s.StoreID[:])
 	copy(b[48:], s.Tenure[:])
 	copy(b[64:], s.Verifier[:])
-	ne.PutUint64(b[80:], s.Size)
+	ne.PutUint64(b[80:], s.Shape.Size)
+	ne.PutUint32(b[88:], s.Shape.BlockMin)
+	ne.PutUint32(b[92:], s.Shape.BlockPref)
+	ne.PutUint32(b[96:], s.Shape.MaxSize)
+	ne.PutUint64(b[104:], s.Shape.Features)
 	ne.PutUint64(page[offTurn:], turn)
 	ne.PutUint64(page[offMagic:], savedMagic)
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Attachment is the client id that page remembers; ok is false for a page of a
+// node that was never started, or a damaged one.
+func Attachment(page []byte) (id abi.ID, ok bool) {
+	s, _, err := load(page)
+	return s.ClientID, err == nil && s.ClientID != abi.ID{}
 }
