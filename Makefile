@@ -20,7 +20,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 MANPAGES  = $(wildcard tools/man/*.[1-8])
 
-.PHONY: help build test setup unit race cover fuzz lint fmt vet layers generate bench demo selftest cross install clean
+.PHONY: help build test setup unit race cover fuzz lint fmt vet layers generate bench demo selftest vmtest vm cross install clean
 .DEFAULT_GOAL := build
 
 build: ## bin/dstd and bin/dstctl, static
@@ -68,6 +68,13 @@ bench: build ## figures beside nbdkit's
 
 selftest: build ## whole-system tests in TAP (root); RUN=pattern picks some
 	@selftests/run $(RUN)
+
+vmtest: ## bin/vmtest, which runs tests in a virtual machine; see selftests/README.md
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ ./tools/vmtest
+
+vm: setup vmtest ## the tests that need a real kernel, in user-mode Linux (root)
+	@GO='$(GO)' tools/test -vm
 
 demo: setup build ## two hosts in one, a cut cable, no byte lost (root)
 	@tools/demo
