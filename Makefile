@@ -73,8 +73,8 @@ vmtest: ## bin/vmtest, which runs tests in a virtual machine; see selftests/READ
 	@mkdir -p bin
 	$(GOBUILD) -o bin/ ./tools/vmtest
 
-vm: setup vmtest ## the tests that need a real kernel, in user-mode Linux (root)
-	@GO='$(GO)' tools/test -vm
+vm: ## the packages' tests that need a kernel with modules, in virtual machines (root)
+	@GO='$(GO)' tools/test setup vm
 
 demo: setup build ## two hosts in one, a cut cable, no byte lost (root)
 	@tools/demo
