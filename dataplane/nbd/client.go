@@ -29,8 +29,9 @@ type client struct {
 	once   sync.Once      // for stop
 	away   sync.WaitGroup // transactions that are not back in the reserve
 
-	// The reader's own: what it owes since its last kick.
-	submitted, answered bool
+	// The reader's own: what it owes since its last kick, and whether the
+	// client said that it leaves.
+	submitted, answered, left bool
 
 	held    atomic.Int64  // memory of the transactions that are away, see weight
 	waits   atomic.Uint64 // odd while the reader waits for the reserve
@@ -45,15 +46,20 @@ func newClient(d *Device, stream conn.Stream, buf []byte) *client {
 	return &client{dev: d, stream: stream, in: conn.NewIn(stream, buf), out: conn.NewOut(stream), stop: make(chan struct{})}
 }
 
-// run is the client's life, until nothing of it is left. An end that the
-// client announced (DISC) or that may be a half-close waits for the answers to
-// leave; any other closes at once.
+// run is the client's life, until nothing of it is left.
 func (c *client) run() {
 	h := haggler{s: c.stream, in: c.in, name: c.dev.Name, info: c.dev.Info}
 	err := h.run()
 	if err == nil {
 		err = c.transmit()
 	}
+	c.end(err)
+}
+
+// end waits until nothing of the client is left. An end that the client
+// announced (DISC) or that may be a half-close (nil) waits for the answers to
+// leave; any other closes at once.
+func (c *client) end(err error) {
 	c.kick()
 	if err != nil {
 		c.close(err)
@@ -90,6 +96,7 @@ func (c *client) transmit() error {
 		case !ok:
 			return fmt.Errorf("the client sent no request where one was due: %w", unix.EPROTO)
 		case r.cmd == cmdDisc:
+			c.left = true
 			return nil
 		}
 		if err := c.take(&r); err != nil {

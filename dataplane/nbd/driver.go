@@ -1,0 +1,295 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/genetlink"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/conn"
+)
+
+const (
+	loadTime   = 10 * time.Second // for modprobe
+	answerTime = 10 * time.Second // for an exchange with the kernel, waiting for its turn included
+)
+
+// Driver is the kernel's NBD driver. Its one netlink socket makes every device
+// and stays open as long as they do. Any goroutine may call its methods.
+//
+// The kernel does what it is asked within the sending system call, under a
+// lock that all generic netlink of the machine shares: behind a device whose
+// queue is frozen until its requests are answered, nothing can be asked, and
+// no deadline of a socket ends the wait. Every exchange has therefore a
+// goroutine of its own, which the caller leaves behind after answerTime; it
+// ends when the kernel lets go, and undoes what nobody waits for any more.
+type Driver struct {
+	host   host
+	log    zerolog.Logger
+	conn   *genetlink.Conn
+	family uint16
+	turn   chan struct{} // holds one token: who has it talks to the kernel
+}
+
+// OpenDriver finds the kernel's driver and loads its module if it is missing.
+// Errors, each a sentence with a remedy: EOPNOTSUPP if there is no module, or
+// one without netlink (Linux before 4.12), EPERM without CAP_SYS_ADMIN,
+// ETIMEDOUT if generic netlink does not answer.
+func OpenDriver(log zerolog.Logger) (*Driver, error) {
+	if err := capable(); err != nil {
+		return nil, err
+	}
+	c, err := genetlink.Dial(nil)
+	if err != nil {
+		return nil, fmt.Errorf("open a generic netlink socket: %w", err)
+	}
+	d := &Driver{host: system(), log: log, conn: c, turn: make(chan struct{}, 1)}
+	d.turn <- struct{}{}
+	if err := d.findFamily(); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// findFamily learns the family's number, loading the module if need be.
+func (d *Driver) findFamily() error {
+	ask := func() (int, error) {
+		f, err := d.conn.GetFamily(familyName)
+		return int(f.ID), err
+	}
+	id, err := d.bounded(ask, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		if lerr := loadModule(); lerr != nil {
+			return fmt.Errorf("the kernel has no nbd driver: run modprobe nbd as root (%v), install a kernel that has it, or use attach socket PATH: %w", lerr, unix.EOPNOTSUPP)
+		}
+		id, err = d.bounded(ask, nil)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the kernel's nbd driver can not be controlled by netlink: Linux 4.12 or newer can, or use attach socket PATH: %w", unix.EOPNOTSUPP)
+	}
+	if err != nil {
+		return fmt.Errorf("find the kernel's nbd driver: %w", err)
+	}
+	d.family = uint16(id)
+	return nil
+}
+
+// capable refuses early what the kernel would refuse at the first device.
+func capable() error {
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return fmt.Errorf("read the capabilities of this process: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return errCapability
+	}
+	return nil
+}
+
+var errCapability = fmt.Errorf("to make a block device needs CAP_SYS_ADMIN in the first user namespace: run dstd with it, or use attach socket PATH: %w", unix.EPERM)
+
+// loadModule runs modprobe.
+func loadModule() error {
+	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "modprobe", "nbd")
+	cmd.Env = []string{"PATH=/usr/sbin:/sbin:/usr/bin:/bin"}
+	cmd.WaitDelay = time.Second
+	return cmd.Run()
+}
+
+// Close closes the netlink socket. The devices stay; call it when there are
+// none left, or the process ends.
+func (d *Driver) Close() error {
+	if err := d.conn.Close(); err != nil {
+		return fmt.Errorf("close the netlink socket: %w", err)
+	}
+	return nil
+}
+
+// bounded runs f, which asks the kernel, and waits for it, for answerTime at
+// most. late is called with what f returned if nobody has waited so long.
+func (d *Driver) bounded(f func() (int, error), late func(int, error)) (int, error) {
+	timer := time.NewTimer(answerTime)
+	defer timer.Stop()
+	type outcome struct {
+		index int
+		err   error
+	}
+	done, gone := make(chan outcome), make(chan struct{})
+	// Started by bounded. Owns the turn, and what f and late own. Ends when the
+	// kernel has answered.
+	go func() {
+		<-d.turn
+		defer func() { d.turn <- struct{}{} }()
+		var o outcome
+		o.index, o.err = f()
+		select {
+		case done <- o:
+		case <-gone:
+			if late != nil {
+				late(o.index, o.err)
+			}
+		}
+	}()
+	select {
+	case o := <-done:
+		return o.index, o.err
+	case <-timer.C:
+		close(gone)
+		return 0, fmt.Errorf("the kernel has not answered for %v: it waits for the requests of some nbd device, look at the links of all: %w", answerTime, unix.ETIMEDOUT)
+	}
+}
+
+// ask is one exchange with the kernel; what says what for, in errors.
+func (d *Driver) ask(what string, m message, err error) error {
+	if err == nil {
+		_, err = d.bounded(func() (int, error) { return exchange(d.conn, d.family, m) }, nil)
+	}
+	return explain(what, err)
+}
+
+// connect makes a device without a size and returns its index and the
+// daemon's end of its socket.
+func (d *Driver) connect(backend string, block uint32, flags uint16) (int, *conn.Sock, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return 0, nil, err
+	}
+	index, err := d.bounded(func() (index int, err error) {
+		defer func() { closePair(ours, theirs, err) }() // the kernel looks theirs up when it gets there
+		m, err := connectMessage(backend, block, flags, theirs)
+		if err != nil {
+			return 0, err
+		}
+		return exchange(d.conn, d.family, m)
+	}, func(index int, err error) {
+		if err == nil {
+			unix.Close(ours)
+			d.undo(index)
+		}
+	})
+	if err != nil {
+		return 0, nil, explain("make a block device", err)
+	}
+	sock, err := newSock(ours, index)
+	return index, sock, err
+}
+
+// undo frees a device that nobody waited for. The caller has the turn.
+func (d *Driver) undo(index int) {
+	m, err := disconnectMessage(index)
+	if err == nil {
+		_, err = exchange(d.conn, d.family, m)
+	}
+	if err != nil {
+		d.log.Error().Err(err).Int("index", index).Msg("a device that came too late could not be freed")
+	}
+}
+
+// offer gives the device of that index a new socket in place of its dead one
+// and returns the daemon's end. EBUSY: its socket is not dead. The kernel does
+// not say so: it takes the message, drops the socket and reports success.
+func (d *Driver) offer(index int, backend string) (*conn.Sock, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.bounded(func() (_ int, err error) {
+		defer func() {
+			if dropped := closePair(ours, theirs, err); dropped && err == nil {
+				unix.Close(ours)
+				err = fmt.Errorf("another process still serves it: stop that one first: %w", unix.EBUSY)
+			}
+		}()
+		m, err := reconnectMessage(index, backend, theirs)
+		if err != nil {
+			return 0, err
+		}
+		return exchange(d.conn, d.family, m)
+	}, func(_ int, err error) {
+		if err == nil {
+			unix.Close(ours)
+		}
+	})
+	if err != nil {
+		return nil, explain("take over "+nodeName(index), err)
+	}
+	return newSock(ours, index)
+}
+
+// resize changes the size of a device, in bytes.
+func (d *Driver) resize(index int, backend string, size uint64) error {
+	m, err := resizeMessage(index, backend, size)
+	return d.ask("resize "+nodeName(index), m, err)
+}
+
+func (d *Driver) disconnect(index int) error {
+	m, err := disconnectMessage(index)
+	return d.ask("free "+nodeName(index), m, err)
+}
+
+// explain turns what the kernel says into what the user can do.
+func explain(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return errCapability
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s: the kernel refuses, dmesg may say why: %w", what, err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%s: the kernel has no free one: detach one, or use attach socket PATH: %w", what, unix.ENOSPC)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// socketPair makes the two ends of a device's socket.
+func socketPair() (ours, theirs int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, fmt.Errorf("make a socket pair: %w", err)
+	}
+	return fds[0], fds[1], nil
+}
+
+// closePair closes the kernel's end, which the kernel has now if it took it,
+// and ours too if err says that it did not. It tells whether nobody has the
+// kernel's end any more.
+func closePair(ours, theirs int, err error) (dropped bool) {
+	// A child between fork and exec has it too: not now.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	unix.Close(theirs)
+	if err != nil {
+		unix.Close(ours)
+		return true
+	}
+	fds := []unix.PollFd{{Fd: int32(ours)}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return err != nil || n > 0 && fds[0].Revents&unix.POLLHUP != 0
+		}
+	}
+}
+
+// newSock is the daemon's end of a device's socket, and owns it also if it
+// fails. The other end is named by the device in messages.
+func newSock(fd, index int) (*conn.Sock, error) {
+	addr, err := abi.ParseAddr("unix:/dev/"+nodeName(index), nil)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return conn.NewSock(fd, addr)
+}
