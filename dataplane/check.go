@@ -68,10 +68,12 @@ func checkKnobs(k *abi.Knobs) error {
 // checkSet refuses changes that no node can make.
 func checkSet(n *abi.Node) error {
 	switch {
-	case n.Mask == 0 && n.Flags == 0 && n.Knobs == abi.Knobs{}:
+	case n.Mask == 0 && n.Flags == 0 && n.Size == 0 && n.Knobs == abi.Knobs{}:
 		return fmt.Errorf("nothing to set: name what is to change: %w", unix.EINVAL)
 	case n.Mask&^abi.NodeFlagReadOnly != 0:
 		return wrong(abi.AttrNodeFlagsMask, "only read-only may change while a node lives: remove it and add it again")
+	case n.Size != abi.SizeAll && (n.Size%abi.SectorSize != 0 || n.Size >= 1<<63):
+		return wrong(abi.AttrNodeSize, "size %d is not a number of whole sectors that a device can have: give a multiple of %d", n.Size, abi.SectorSize)
 	case n.Flags&^n.Mask != 0:
 		return wrong(abi.AttrNodeFlags, "flags %#x are not in flags-mask: name there what changes", uint32(n.Flags&^n.Mask))
 	}

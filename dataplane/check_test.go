@@ -19,6 +19,7 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 	w := newWorld(t)
 	p := w.plane()
 	defer p.Close()
+	p.openDriver = noDriver
 	at, taken := freeAddr(t), w.path("taken.sock")
 	ok(t, os.WriteFile(taken, nil, 0o600))
 	ok(t, p.AddExport(&abi.Node{Name: "vol0", Device: w.file("g", 1<<20), Addrs: []abi.Addr{at}}))
@@ -50,7 +51,7 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 		{"address twice", add(func(n *abi.Node) { n.Addrs = append(n.Addrs, n.Addrs[0]) }), unix.EINVAL, abi.AttrNodeAddress, 1},
 		{"bad export name", add(func(n *abi.Node) { n.Export = "-" }), unix.EINVAL, abi.AttrNodeExport, 0},
 		{"attach socket without path", add(func(n *abi.Node) { n.Socket = "" }), unix.EINVAL, abi.AttrNodeAttach, 0},
-		{"kernel device", add(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachNbd, "" }), unix.EOPNOTSUPP, abi.AttrNodeAttach, 0},
+		{"kernel device", add(func(n *abi.Node) { n.Attach, n.Socket, n.Flags = abi.AttachNbd, "", abi.NodeFlagStarted }), unix.EOPNOTSUPP, abi.AttrNodeAttach, 0},
 		{"path without attach", add(func(n *abi.Node) { n.Attach = abi.AttachNone }), unix.EINVAL, abi.AttrNodeSocket, 0},
 		{"relative path", add(func(n *abi.Node) { n.Socket = "run/x" }), unix.EINVAL, abi.AttrNodeSocket, 0},
 		{"path of a file", add(func(n *abi.Node) { n.Socket = taken }), unix.EEXIST, abi.AttrNodeSocket, 0},

@@ -82,10 +82,21 @@ func (e *exportNode) set(n *abi.Node) error {
 		return wrong(abi.AttrNodeRequestTimeout, "request-timeout belongs to remotes: leave it out")
 	case k.FailAfter != nil:
 		return wrong(abi.AttrNodeFailAfter, "fail-after belongs to remotes: leave it out")
+	case n.Size != 0 && n.Mask != 0:
+		return wrong(abi.AttrNodeSize, "a size changes in a request of its own: give read-only in another")
 	}
 	conf := e.conf
 	merge(&conf.Knobs, k)
 	conf.Flags = conf.Flags&^n.Mask | n.Flags&n.Mask
+	if n.Size != 0 {
+		if conf.Size = n.Size; conf.Size == abi.SizeAll {
+			conf.Size = 0
+		}
+		if err := e.node.Resize(conf.Size); err != nil {
+			return abi.Blame(abi.AttrNodeSize, err)
+		}
+		e.conf.Size = conf.Size
+	}
 	now := knobsOf(&conf)
 	readOnly := conf.Flags&abi.NodeFlagReadOnly != 0
 	if err := e.node.Set(&now.keepalive, &now.workers, &readOnly); err != nil {

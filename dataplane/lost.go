@@ -11,6 +11,7 @@ import (
 // started: a disk is missing, an address is taken. It is shown with the reason
 // and keeps its name, rules and attachment; start tries again, del gives it up.
 type lostNode struct {
+	plane *Plane
 	conf  abi.Node // as remembered
 	why   error
 	since time.Time
@@ -25,9 +26,17 @@ func (l *lostNode) set(*abi.Node) error      { return l.refuse() }
 func (l *lostNode) crypto(*abi.Crypto) error { return l.refuse() }
 
 func (l *lostNode) rule(abi.Rule, bool) error { return l.refuse() }
-func (l *lostNode) remove(bool) error         { return nil }
 func (l *lostNode) stop()                     {}
 func (l *lostNode) stats() *abi.Counters      { return new(abi.Counters) }
+
+// device is the kernel device that the node had, nil if there is none.
+func (l *lostNode) device() *leftover {
+	return l.plane.leftover(&l.conf, l.plane.run.readPage(l.conf.Name))
+}
+
+func (l *lostNode) remove(force bool) error {
+	return abi.Blame(abi.AttrNodeName, l.device().release(force))
+}
 
 func (l *lostNode) config() *abi.Node {
 	n := l.conf
@@ -40,5 +49,6 @@ func (l *lostNode) get() *abi.Node {
 	age := uint64(time.Since(l.since).Milliseconds())
 	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules,
 		Reason: fmt.Sprintf("could not be restored (start tries again): %v", l.why)}
+	l.device().describe(n.Status)
 	return n
 }

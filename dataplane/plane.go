@@ -12,6 +12,7 @@ import (
 	"dst/abi"
 	"dst/dataplane/export"
 	"dst/dataplane/mempool"
+	"dst/dataplane/nbd"
 )
 
 // Config is what a Plane is made from.
@@ -56,6 +57,10 @@ type Plane struct {
 	ports   *export.Ports
 	started time.Time
 
+	driving    sync.Mutex // held while the driver is opened
+	driver     *nbd.Driver
+	openDriver func(zerolog.Logger) (*nbd.Driver, error) // nbd.OpenDriver, but for tests
+
 	mu      sync.Mutex // guards what follows, never held across work
 	places  map[string]*place
 	sockets map[string]string // path of a front's socket: its node
@@ -76,7 +81,7 @@ func New(c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plane{cfg: c, run: run, budget: mempool.NewBudget(c.Budget), ports: export.NewPorts(c.Log),
+	return &Plane{cfg: c, run: run, budget: mempool.NewBudget(c.Budget), ports: export.NewPorts(c.Log), openDriver: nbd.OpenDriver,
 		started: time.Now(), places: make(map[string]*place), sockets: make(map[string]string)}, nil
 }
 
@@ -300,7 +305,7 @@ func (p *Plane) Restore() {
 	for _, n := range p.run.load(p.cfg.Log) {
 		made, err := p.remake(n, n.Flags&abi.NodeFlagStarted != 0)
 		if err != nil {
-			made = &lostNode{conf: *n, why: err, since: time.Now()}
+			made = &lostNode{plane: p, conf: *n, why: err, since: time.Now()}
 			p.cfg.Log.Error().Err(err).Str("node", n.Name).Msg("node could not be restored")
 			p.cfg.Notify(abi.Event{Kind: abi.EventKindError, Name: n.Name, State: abi.StateFailed, Reason: err.Error()})
 		}
@@ -345,6 +350,9 @@ func (p *Plane) Close() {
 		})
 	}
 	all.Wait()
+	if p.driver != nil {
+		_ = p.driver.Close()
+	}
 	p.ports.Close()
 	p.run.close()
 }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/nbd"
 )
 
 // world is the directories of one host, on a tmpfs of its own, and what its
@@ -224,10 +226,16 @@ func TestAnotherBootIsForgotten(t *testing.T) {
 
 // TestRefusedRequestsChangeNothing is the table of bad input: errno, a word of
 // the sentence, and nothing left behind.
+// noDriver is a host without the kernel's NBD driver.
+func noDriver(zerolog.Logger) (*nbd.Driver, error) {
+	return nil, fmt.Errorf("no driver: run modprobe nbd: %w", unix.EOPNOTSUPP)
+}
+
 func TestRefusedRequestsChangeNothing(t *testing.T) {
 	w := newWorld(t)
 	p := w.plane()
 	defer p.Close()
+	p.openDriver = noDriver
 	file := w.file("f", 1<<20)
 	taken, at := freeAddr(t), freeAddr(t)
 	ok(t, p.AddExport(&abi.Node{Name: "there", Device: w.file("g", 1<<20), Addrs: []abi.Addr{taken}}))
@@ -279,11 +287,18 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 		{"log-age", remote(func(n *abi.Node) { n.Knobs.LogAge = number(5000) }), unix.EOPNOTSUPP, "log-age"},
 		{"knob out of range", remote(func(n *abi.Node) { n.Knobs.Depth = number(0) }), unix.ERANGE, "depth"},
 		{"no peer", remote(func(n *abi.Node) { n.Addrs = nil }), unix.EDESTADDRREQ, "peer"},
-		{"kernel device", remote(func(n *abi.Node) { n.Attach = 0 }), unix.EOPNOTSUPP, "attach socket"},
+		{"no kernel driver", remote(func(n *abi.Node) { n.Attach, n.Flags = 0, abi.NodeFlagStarted }), unix.EOPNOTSUPP, "modprobe"},
+		{"partscan of a socket", remote(func(n *abi.Node) { n.Flags = abi.NodeFlagNoPartscan }), unix.EINVAL, "partscan"},
+		{"name of the sole export", remote(func(n *abi.Node) { n.Flags, n.Export = abi.NodeFlagSole, "e" }), unix.EINVAL, "sole"},
+		{"size and flag together", func() error {
+			return p.Set(&abi.Node{Name: "there", Size: 4096, Mask: abi.NodeFlagReadOnly})
+		}, unix.EINVAL, "own"},
+		{"half a sector", func() error { return p.Set(&abi.Node{Name: "there", Size: 4097}) }, unix.EINVAL, "sectors"},
+		{"more than there is", func() error { return p.Set(&abi.Node{Name: "there", Size: 1 << 30}) }, unix.ERANGE, "1048576"},
 		{"socket without directory", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, w.path("no/s") }), unix.ENOENT, "directory"},
 		{"socket is a file", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, w.path("plain") }), unix.EEXIST, "something else"},
 		{"relative socket", remote(func(n *abi.Node) { n.Attach, n.Socket = abi.AttachSocket, "s" }), unix.EINVAL, "absolute"},
-		{"flag of exports", remote(func(n *abi.Node) { n.Flags = abi.NodeFlagShared }), unix.EINVAL, "read-only"},
+		{"flag of exports", remote(func(n *abi.Node) { n.Flags = abi.NodeFlagShared }), unix.EINVAL, "shared"},
 		{"start of nobody", func() error { return p.Start("nobody") }, unix.ENODEV, "nobody"},
 		{"start without a rule", func() error { return p.Start("there") }, unix.EINVAL, "rule"},
 		{"del of nobody", func() error { return p.Del("nobody", true) }, unix.ENODEV, "nobody"},
@@ -356,6 +371,61 @@ func TestSetIsRememberedAndShown(t *testing.T) {
 	if !slices.Contains(disk.Default, abi.AttrNodeDepth) || slices.Contains(disk.Default, abi.AttrNodeKeepalive) {
 		t.Fatalf("defaults %v", disk.Default)
 	}
+}
+
+// TestSizesFollow: a larger file reaches the users of a remote, a limit is
+// remembered, and what is in use does not become smaller.
+func TestSizesFollow(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	w.pair(p)
+	size := func(name string, want uint64) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; {
+			n, err := p.Get(name)
+			ok(t, err)
+			if n.Size == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s has %d bytes, want %d", name, n.Size, want)
+			}
+			select {
+			case <-w.changed:
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	size("disk0", 4<<20)
+	ok(t, os.Truncate(w.path("vol0.img"), 8<<20))
+	ok(t, p.Set(&abi.Node{Name: "vol0", Size: abi.SizeAll}))
+	size("vol0", 8<<20)
+	size("disk0", 8<<20)
+	c := dialNBD(t, w.path("disk0.sock"))
+	ok(t, c.write(8<<20-512, make([]byte, 512)))
+	ok(t, c.flush())
+	if err := p.Set(&abi.Node{Name: "disk0", Size: 1 << 20}); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("a device in use became smaller: %v", err)
+	}
+	if err := p.Set(&abi.Node{Name: "vol0", Size: 1 << 20}); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("an export became smaller under its client: %v", err)
+	}
+	c.Close()
+	for end := time.Now().Add(20 * time.Second); p.Set(&abi.Node{Name: "disk0", Size: 1 << 20}) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the client does not leave")
+		}
+	}
+	size("disk0", 1<<20)
+	p.Close()
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	w.await(p, "disk0", abi.StateEstablished)
+	size("disk0", 1<<20)
+	size("vol0", 8<<20)
+	ok(t, p.Set(&abi.Node{Name: "disk0", Size: abi.SizeAll}))
+	size("disk0", 8<<20)
 }
 
 // nbdConn is the smallest NBD client: one request at a time.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +15,6 @@ import (
 	"dst/abi"
 	"dst/dataplane/crypt"
 	"dst/dataplane/mempool"
-	"dst/dataplane/nbd"
 	"dst/dataplane/remote"
 )
 
@@ -28,7 +28,11 @@ type remoteNode struct {
 
 	link  *remote.Node // nil until started
 	arena *mempool.Arena
-	front atomic.Pointer[nbd.Server] // nil until the first WELCOME
+	front atomic.Pointer[front] // nil until the device's shape is known
+
+	sizing sync.Mutex     // held while the front learns the device's size
+	work   sync.WaitGroup // those who do so on their own
+	behind atomic.Pointer[error]
 }
 
 func (p *Plane) newRemote(n *abi.Node) (node, error) {
@@ -55,6 +59,9 @@ func (p *Plane) newRemote(n *abi.Node) (node, error) {
 	return r, nil
 }
 
+// remoteFlags are the flags that a remote knows.
+const remoteFlags = abi.NodeFlagReadOnly | abi.NodeFlagNoPartscan | abi.NodeFlagSole
+
 // check refuses what could never work.
 func (r *remoteNode) check() error {
 	c := &r.conf
@@ -63,16 +70,18 @@ func (r *remoteNode) check() error {
 		return abi.Blame(abi.AttrNodeAddress, fmt.Errorf("remote %q has no peer: give its address: %w", c.Name, unix.EDESTADDRREQ))
 	case c.Export != "" && abi.ValidName(c.Export) != nil:
 		return abi.Blame(abi.AttrNodeExport, abi.ValidName(c.Export))
-	case c.Attach == abi.AttachNbd:
-		return abi.Blame(abi.AttrNodeAttach, fmt.Errorf("the kernel device is not part of this version: use attach socket PATH or attach none: %w", unix.EOPNOTSUPP))
+	case c.Export != "" && c.Flags&abi.NodeFlagSole != 0:
+		return wrong(abi.AttrNodeExport, "the flag sole means whatever single export the peer has: leave out either it or the name")
 	case c.Attach == abi.AttachSocket && c.Socket == "":
 		return wrong(abi.AttrNodeAttach, "attach socket needs the path of the socket: give one")
 	case c.Attach != abi.AttachSocket && c.Socket != "":
 		return wrong(abi.AttrNodeSocket, "a socket path goes with attach socket only: leave it out")
 	case c.Attach == abi.AttachSocket && !filepath.IsAbs(c.Socket):
 		return wrong(abi.AttrNodeSocket, "socket %q: write an absolute path", c.Socket)
-	case c.Flags&^abi.NodeFlagReadOnly != 0:
-		return wrong(abi.AttrNodeFlags, "a remote knows the flag read-only, not %v: leave the others out", c.Flags&^abi.NodeFlagReadOnly)
+	case c.Flags&^remoteFlags != 0:
+		return wrong(abi.AttrNodeFlags, "a remote does not know the flags %v: leave them out", c.Flags&^remoteFlags)
+	case c.Attach != abi.AttachNbd && c.Flags&abi.NodeFlagNoPartscan != 0:
+		return wrong(abi.AttrNodeFlags, "partscan goes with the kernel device (attach nbd) only: leave it out")
 	}
 	if err := checkNode(c); err != nil || c.Attach != abi.AttachSocket {
 		return err
@@ -95,6 +104,11 @@ func (r *remoteNode) start() error {
 	if r.link != nil {
 		return nil
 	}
+	if r.conf.Attach == abi.AttachNbd { // else the link would fail with it later
+		if _, err := r.plane.kernel(); err != nil {
+			return abi.Blame(abi.AttrNodeAttach, err)
+		}
+	}
 	k := knobsOf(&r.conf)
 	maxSize := k.maxPages * pageSize
 	arena, err := mempool.NewArena(r.plane.budget, int(max(arenaGuaranteed, uint64(maxSize))), int(max(k.arena, uint64(maxSize))), int(maxSize))
@@ -104,15 +118,16 @@ func (r *remoteNode) start() error {
 	var id abi.ID
 	_, _ = rand.Read(id[:])
 	r.link, err = remote.New(remote.Config{
-		Name: r.conf.Name, Export: orDefault(r.conf.Export, r.conf.Name), Peers: r.conf.Addrs,
+		Name: r.conf.Name, Export: r.export(), Peers: r.conf.Addrs,
 		ReadOnly: r.conf.Flags&abi.NodeFlagReadOnly != 0, Size: r.conf.Size,
 		MaxSize: maxSize, Depth: k.depth, Keepalive: k.keepalive, RequestTimeout: k.requestTimeout,
 		FailAfter: k.failAfter, Digest: r.digest, Page: r.page, ClientID: id,
 	}, remote.Env{
 		Arena: arena, Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
-		Up: r.up,
+		Up: r.up, Grown: r.resize,
 	})
 	if err != nil {
+		r.link = nil
 		_ = arena.Close()
 		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
 	}
@@ -121,52 +136,68 @@ func (r *remoteNode) start() error {
 	return nil
 }
 
+// export is the name to ask the peer for; "" is whatever single one it has.
+func (r *remoteNode) export() string {
+	if r.conf.Flags&abi.NodeFlagSole != 0 {
+		return ""
+	}
+	return orDefault(r.conf.Export, r.conf.Name)
+}
+
 // up offers the device on this host: its shape is known now. Called once, by
 // the link's goroutine.
 func (r *remoteNode) up(remote.Info) error {
-	if r.conf.Attach != abi.AttachSocket {
-		return nil
-	}
-	link := r.link
-	front, err := nbd.Listen(r.conf.Socket, nbd.Device{
-		Name: r.conf.Name, Reserve: link.Reserve(), Submit: link.Submit, Kick: link.Kick,
-		Info: func() nbd.Info {
-			i, _ := link.Info()
-			return nbd.Info(i)
-		},
-	})
-	if err != nil {
+	f, err := r.newFront(r.link)
+	if err != nil || f == nil {
 		return err
 	}
-	r.front.Store(front)
+	r.front.Store(&f)
+	r.resize() // a device of an earlier daemon may have missed a change
 	return nil
 }
 
+// remove ends the node and its device. EBUSY, naming who has it, unless force.
 func (r *remoteNode) remove(force bool) error {
-	if front := r.front.Load(); front != nil && front.Clients() > 0 && !force {
-		return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q is in use: %d NBD clients have %s open: disconnect them or say force: %w",
-			r.conf.Name, front.Clients(), r.conf.Socket, unix.EBUSY))
+	if f := r.front.Load(); f != nil {
+		if err := (*f).release(force); err != nil {
+			return abi.Blame(abi.AttrNodeName, err)
+		}
+	} else if err := r.plane.leftover(&r.conf, r.page).release(force); err != nil {
+		return abi.Blame(abi.AttrNodeName, err)
 	}
-	r.stop()
+	r.end()
+	if left := r.plane.leftover(&r.conf, r.page); left != nil { // it came up meanwhile
+		if err := left.release(true); err != nil {
+			r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Str("device", left.path).Msg("kernel device stays behind")
+		}
+	}
+	_ = unix.Munmap(r.page)
 	return nil
 }
 
-// stop ends service: clients see their connection end and no error, then the
-// link gives every transaction back, which the front waits for.
+// stop ends service for this daemon. Clients of a socket see their connection
+// end and no error; a kernel device waits for the next daemon.
 func (r *remoteNode) stop() {
+	r.end()
+	_ = unix.Munmap(r.page)
+}
+
+// end ends the front's and the link's service: the link gives every transaction
+// back, which the front waits for.
+func (r *remoteNode) end() {
 	if r.link != nil {
-		if front := r.front.Load(); front != nil {
-			front.Hangup()
+		if f := r.front.Load(); f != nil {
+			(*f).Hangup()
 		}
 		r.link.Close()
-		if front := r.front.Load(); front != nil {
-			front.Close()
+		if f := r.front.Load(); f != nil {
+			(*f).Close()
 		}
+		r.work.Wait()
 		if err := r.arena.Close(); err != nil {
 			r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Msg("payload memory is still in use")
 		}
 	}
-	_ = unix.Munmap(r.page)
 	r.plane.release(r.conf.Socket)
 }
 
@@ -176,6 +207,11 @@ func (r *remoteNode) set(n *abi.Node) error {
 		return wrong(abi.AttrNodeWorkers, "workers belong to exports: leave them out")
 	case n.Mask != 0:
 		return wrong(abi.AttrNodeFlagsMask, "no flag of a remote can change: remove it and add it again")
+	}
+	if n.Size != 0 {
+		if err := r.setSize(n.Size); err != nil {
+			return abi.Blame(abi.AttrNodeSize, err)
+		}
 	}
 	merge(&r.conf.Knobs, &n.Knobs)
 	if r.link != nil {
@@ -209,9 +245,7 @@ func (r *remoteNode) config() *abi.Node {
 
 func (r *remoteNode) get() *abi.Node {
 	n := r.config()
-	if n.Export == "" {
-		n.Export = n.Name
-	}
+	n.Export = r.export()
 	fillKnobs(n)
 	if r.link == nil {
 		n.Status.State = abi.StateConfigured
@@ -220,6 +254,14 @@ func (r *remoteNode) get() *abi.Node {
 	n.Status = r.link.Status()
 	if i, ok := r.link.Info(); ok {
 		n.Size = i.Size
+	}
+	if f := r.front.Load(); f != nil {
+		(*f).describe(n.Status)
+	} else {
+		r.plane.leftover(&r.conf, r.page).describe(n.Status)
+	}
+	if why := r.behind.Load(); why != nil {
+		n.Status.Warnings = append(n.Status.Warnings, fmt.Sprintf("the kernel device did not take the size of %d bytes: %v", n.Size, *why))
 	}
 	if r.digest == crypt.DigestNone {
 		n.Status.Warnings = append(n.Status.Warnings, "hash none: data is not checked on its way")

@@ -152,6 +152,16 @@ func (d *runDir) page(name string) ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, remote.SavedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
 
+// readPage is the page of a node that is not mapped; an empty one if there is
+// none, or if it is not whole.
+func (d *runDir) readPage(name string) []byte {
+	b, err := os.ReadFile(filepath.Join(d.node(name), "page"))
+	if err != nil || len(b) != remote.SavedSize {
+		return make([]byte, remote.SavedSize)
+	}
+	return b
+}
+
 // makeDir makes a directory of the daemon, for its user only. A symlink in its
 // place, and a directory that others may write to, are refused: who can exchange
 // files there commands the daemon.
