@@ -22,7 +22,6 @@ import (
 
 	"dst/abi"
 	"dst/controlplane"
-	"dst/controlplane/genl"
 	"dst/dataplane"
 )
 
@@ -155,27 +154,26 @@ func serve(o options, log zerolog.Logger) error {
 		return err
 	}
 	protections := protect(shields, log)
-	sock, err := genl.Listen(abi.Port)
+	socks, err := listen(log)
 	if err != nil {
 		return err
 	}
-	var door *controlplane.Door // set before the plane has anything to tell
+	var door doors // opened before the plane has anything to tell
 	plane, err := dataplane.New(dataplane.Config{Version: version, RunDir: o.run, StateDir: o.state, DevDir: o.dev,
-		Log: log, Notify: func(e abi.Event) { door.Notify(e) }})
+		Log: log, Notify: func(e abi.Event) { door.control.Notify(e) }})
 	if err != nil {
-		_ = sock.Close()
+		socks.close()
 		return err
 	}
 	defer plane.Close()
 	self := &daemonPlane{Plane: plane, protections: protections}
-	if door, err = controlplane.New(self, sock); err != nil {
-		_ = sock.Close()
+	if door, err = open(self, socks, log); err != nil {
+		socks.close()
 		return err
 	}
-	self.door = door
+	self.door = door.control
 	plane.Restore()
-	served := make(chan error, 1)
-	go func() { served <- door.Serve() }()
+	broken := door.serve()
 	// Neither the end of a terminal nor that of a reader of the log is a reason
 	// to stop serving storage.
 	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
@@ -186,12 +184,12 @@ func serve(o options, log zerolog.Logger) error {
 	select {
 	case s := <-stop:
 		log.Info().Stringer("signal", s).Msg("stopping")
-	case err = <-served:
-		log.Error().Err(err).Msg("the control door broke")
+	case err = <-broken:
+		log.Error().Err(err).Msg("a control door broke")
 	}
 	notify(log, daemon.SdNotifyStopping)
-	if cerr := door.Close(); cerr != nil {
-		log.Warn().Err(cerr).Msg("the control door did not close cleanly")
+	if cerr := door.close(); cerr != nil {
+		log.Warn().Err(cerr).Msg("the control doors did not close cleanly")
 	}
 	return err
 }

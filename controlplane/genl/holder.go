@@ -8,14 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-
-	"golang.org/x/sys/unix"
 )
 
-// holder names the process that owns the NETLINK_GENERIC port of this network
-// namespace, as far as proc (a mounted procfs) tells.
-func holder(proc string, port uint32) string {
-	inode := portInode(filepath.Join(proc, "thread-self/net/netlink"), port)
+// holder names the process that owns a port of a netlink protocol in this
+// network namespace, as far as proc (a mounted procfs) tells.
+func holder(proc string, protocol int, port uint32) string {
+	inode := portInode(filepath.Join(proc, "thread-self/net/netlink"), protocol, port)
 	if inode == "" {
 		return "another process"
 	}
@@ -44,7 +42,7 @@ func printable(s string) string {
 
 // portInode finds the inode of the socket at port in a /proc/net/netlink table:
 // columns "sk Eth Pid … Inode", Eth being the protocol. "" if there is none.
-func portInode(table string, port uint32) string {
+func portInode(table string, protocol int, port uint32) string {
 	f, err := os.Open(table)
 	if err != nil {
 		return ""
@@ -52,7 +50,7 @@ func portInode(table string, port uint32) string {
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		w := strings.Fields(lines.Text())
-		if len(w) < 4 || w[1] != strconv.Itoa(unix.NETLINK_GENERIC) {
+		if len(w) < 4 || w[1] != strconv.Itoa(protocol) {
 			continue
 		}
 		if w[2] == strconv.FormatUint(uint64(port), 10) {

@@ -17,22 +17,27 @@ const (
 	sendBuffer    = 1 << 20
 )
 
-// Socket is a NETLINK_GENERIC socket bound to a port id of its own.
+// Socket is a netlink socket bound to a port id of its own.
 type Socket struct {
 	file *os.File
 	raw  syscall.RawConn
 }
 
-// Listen opens a socket at port in the network namespace of the calling thread.
-// The kernel lets only CAP_NET_ADMIN send to it (genetlink sets no
-// NL_CFG_F_NONROOT_SEND), and tells who did. Errors: EADDRINUSE, naming who
+// Listen opens a NETLINK_GENERIC socket at port in the network namespace of the
+// calling thread. The kernel lets only CAP_NET_ADMIN send to it (genetlink sets
+// no NL_CFG_F_NONROOT_SEND), and tells who did. Errors: EADDRINUSE, naming who
 // holds the port; ENOBUFS, EMFILE and such.
-func Listen(port uint32) (*Socket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_GENERIC)
+func Listen(port uint32) (*Socket, error) { return ListenOn(unix.NETLINK_GENERIC, port) }
+
+// ListenOn is Listen for another netlink protocol, as a member of multicast
+// groups too. Whom the kernel lets send is up to the protocol. Errors besides:
+// EPROTONOSUPPORT if the kernel does not have it.
+func ListenOn(protocol int, port uint32, groups ...int) (*Socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if err := bind(fd, port); err != nil {
+	if err := bind(fd, protocol, port, groups); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
@@ -46,7 +51,7 @@ func Listen(port uint32) (*Socket, error) {
 
 // bind sets fd up and gives it its port. Credentials are asked for before:
 // no message may arrive without them.
-func bind(fd int, port uint32) error {
+func bind(fd, protocol int, port uint32, groups []int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		return os.NewSyscallError("SO_PASSCRED", err)
 	}
@@ -63,9 +68,17 @@ func bind(fd int, port uint32) error {
 	}
 	err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port})
 	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("netlink port %#x is held by %s, stop it first: %w", port, holder("/proc", port), err)
+		return fmt.Errorf("netlink port %#x is held by %s, stop it first: %w", port, holder("/proc", protocol, port), err)
 	}
-	return os.NewSyscallError("bind", err)
+	if err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	for _, g := range groups {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g); err != nil {
+			return os.NewSyscallError("NETLINK_ADD_MEMBERSHIP", err)
+		}
+	}
+	return nil
 }
 
 // Recv implements Conn.

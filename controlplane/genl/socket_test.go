@@ -252,9 +252,46 @@ func TestPortInUseNamesItsHolder(t *testing.T) {
 	}
 }
 
+// TestListenOn: a port is free on one protocol although it is taken on another,
+// its holder is looked for on its own, and members of a group hear it.
+func TestListenOn(t *testing.T) {
+	const protocol, group = unix.NETLINK_CONNECTOR, 6
+	first, err := Listen(testPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := ListenOn(protocol, testPort, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenOn(protocol, testPort); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d)", os.Getpid())) {
+		t.Errorf("a taken port: %v", err)
+	}
+	sender, err := ListenOn(protocol, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Sendto(fileno(t, sender), []byte("to all"), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)})
+	if err != nil && err != unix.ECONNREFUSED { // the kernel itself does not listen in every namespace
+		t.Fatal(err)
+	}
+	if d, err := other.Recv(make([]byte, 10)); err != nil || string(d.Data) != "to all" || d.Port == 0 || d.Cred == nil {
+		t.Errorf("%q of port %d, %v, %v", d.Data, d.Port, d.Cred, err)
+	}
+	if _, err := ListenOn(31, testPort); !errors.Is(err, unix.EPROTONOSUPPORT) {
+		t.Errorf("no such protocol: %v", err)
+	}
+	if err := errors.Join(other.Close(), sender.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHolderThatCannotBeFound(t *testing.T) {
 	proc := t.TempDir()
-	if got := holder(proc, testPort); got != "another process" {
+	if got := holder(proc, unix.NETLINK_GENERIC, testPort); got != "another process" {
 		t.Errorf("without a table: %q", got)
 	}
 	dir := proc + "/thread-self/net"
@@ -266,18 +303,18 @@ func TestHolderThatCannotBeFound(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/netlink", []byte(table), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if got := portInode(dir+"/netlink", testPort); got != "43" {
+	if got := portInode(dir+"/netlink", unix.NETLINK_GENERIC, testPort); got != "43" {
 		t.Errorf("inode %q", got)
 	}
-	if got := portInode(dir+"/netlink", 5); got != "" {
+	if got := portInode(dir+"/netlink", unix.NETLINK_GENERIC, 5); got != "" {
 		t.Errorf("inode %q of a free port", got)
 	}
-	if got := holder(proc, testPort); got != "a process that cannot be seen from here" {
+	if got := holder(proc, unix.NETLINK_GENERIC, testPort); got != "a process that cannot be seen from here" {
 		t.Errorf("held by %q", got)
 	}
 	err := errors.Join(os.MkdirAll(proc+"/17/fd", 0o755), os.Symlink("socket:[43]", proc+"/17/fd/3"),
 		os.WriteFile(proc+"/17/comm", []byte("\x1b[2Jx\ny\xff\n"), 0o644))
-	if got := holder(proc, testPort); err != nil || got != "?[2Jx?y? (pid 17)" {
+	if got := holder(proc, unix.NETLINK_GENERIC, testPort); err != nil || got != "?[2Jx?y? (pid 17)" {
 		t.Errorf("held by %q, %v", got, err)
 	}
 }
