@@ -217,6 +217,7 @@ func runProgram(o order, out *os.File) (string, error) {
 		line = fmt.Sprintf("broken it took more than %v", o.Timeout)
 		askWhy(p.Pid, ended)
 	}
+	logKernel(markEnd)
 	_ = r.SetReadDeadline(time.Now())
 	<-copied
 	copyRest(out, r)

@@ -36,6 +36,7 @@ func newImage(w io.Writer) *image {
 			im.dir(dir)
 		}
 	}
+	im.link("/var/run", "/run")
 	im.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
 	im.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")
 	im.text("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")

@@ -20,6 +20,9 @@ type job struct {
 	top     string // of the repository, "" if the program is in none
 	script  bool
 	order   order
+
+	out               io.Writer // what the program writes
+	bootTime, offTime time.Duration
 }
 
 // order is what init is told, as JSON in orderFile.
@@ -68,7 +71,7 @@ func newJob(asked wants, args []string) (*job, error) {
 		return nil, err
 	}
 	head, script := strings.CutPrefix(head, "#!")
-	j := &job{wants: asked, program: program, script: script}
+	j := &job{wants: asked, program: program, script: script, out: os.Stdout, bootTime: bootTime, offTime: offTime}
 	var has wants
 	if j.script {
 		has, err = readWants(program)
@@ -150,20 +153,11 @@ func environment() []string {
 	return env
 }
 
-// makeImage writes the guest's root file system.
-func (j *job) makeImage(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	im := newImage(f)
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
+// writeImage writes the guest's root file system.
+func (j *job) writeImage(w io.Writer) error {
+	im := newImage(w)
 	for _, step := range []func(*image) error{
-		func(im *image) error { return im.put(self, "/init") },
+		func(im *image) error { return im.put("/proc/self/exe", "/init") },
 		j.addProgram, j.addPrograms, j.addFiles, j.addModules,
 	} {
 		if err := step(im); err != nil {
@@ -175,10 +169,7 @@ func (j *job) makeImage(path string) error {
 		return err
 	}
 	im.text(orderFile, string(text))
-	if err := im.ar.end(); err != nil {
-		return err
-	}
-	return f.Close()
+	return im.ar.end()
 }
 
 // addProgram adds what is to run, the directory in which it does, and what lies there for it.

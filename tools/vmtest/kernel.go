@@ -54,7 +54,9 @@ type module struct {
 	Name   string
 	Params string // "name=value name=value"
 	Load   bool   // by init; the others wait for modprobe
-	data   []byte
+
+	data       []byte
+	hard, soft []string // modules that it needs, and that it would like to find loaded
 }
 
 // parseModule reads NAME[:PARAM=VALUE...]; a plus before it means that it is carried but not loaded.
@@ -72,7 +74,7 @@ func moduleName(path string) string {
 
 // moduleSet puts modules in the order in which they can be loaded.
 type moduleSet struct {
-	read    func(name string) ([]byte, error) // the module itself; fs.ErrNotExist
+	read    func(name string) (module, error) // fs.ErrNotExist: the kernel has none of that name
 	builtin map[string]bool
 	busy    map[string]bool // those on whose behalf others are being added
 	order   []module
@@ -98,26 +100,40 @@ func newModuleSet(k kernel) (*moduleSet, error) {
 	for _, path := range strings.Fields(string(list)) {
 		set.builtin[moduleName(path)] = true
 	}
-	set.read = func(name string) ([]byte, error) {
+	set.read = func(name string) (module, error) {
 		path, ok := paths[name]
 		if !ok {
-			return nil, fmt.Errorf("module %s: not in the package of kernel %s: %w", name, k.release, fs.ErrNotExist)
+			return module{}, fmt.Errorf("module %s: not in the package of kernel %s: %w", name, k.release, fs.ErrNotExist)
 		}
-		return readModule(path)
+		m, err := readModule(path)
+		if err != nil {
+			return m, fmt.Errorf("module %s: %w", name, err)
+		}
+		return m, nil
 	}
 	return set, nil
 }
 
 // readModule reads a module's file, which may be compressed: the guest's kernel is not asked to do that.
-func readModule(path string) ([]byte, error) {
-	if !strings.HasSuffix(path, ".xz") {
-		return os.ReadFile(path)
+func readModule(path string) (m module, err error) {
+	if strings.HasSuffix(path, ".xz") {
+		if m.data, err = exec.Command("xz", "-dc", path).Output(); err != nil {
+			return m, fmt.Errorf("xz -dc %s: %w (tools/setup installs xz-utils)", path, err)
+		}
+	} else if m.data, err = os.ReadFile(path); err != nil {
+		return m, err
 	}
-	data, err := exec.Command("xz", "-dc", path).Output()
+	f, err := elf.NewFile(bytes.NewReader(m.data))
 	if err != nil {
-		return nil, fmt.Errorf("xz -dc %s: %w (tools/setup installs xz-utils)", path, err)
+		return m, err
 	}
-	return data, nil
+	section := f.Section(".modinfo")
+	if section == nil {
+		return m, errors.New("no .modinfo")
+	}
+	info, err := section.Data()
+	m.hard, m.soft = parseModinfo(string(info))
+	return m, err
 }
 
 // add appends a module behind those it needs. What is built in is left out; what stands there already is, at most, now loaded too.
@@ -128,22 +144,18 @@ func (s *moduleSet) add(m module) error {
 	s.busy[m.Name] = true
 	defer delete(s.busy, m.Name)
 	have := slices.IndexFunc(s.order, func(o module) bool { return o.Name == m.Name })
-	if have >= 0 {
-		m.data = s.order[have].data
-	} else {
-		data, err := s.read(m.Name)
+	if have < 0 {
+		file, err := s.read(m.Name)
 		if err != nil {
 			return err
 		}
-		m.data = data
+		m.data, m.hard, m.soft = file.data, file.hard, file.soft
+	} else {
+		m.hard, m.soft = s.order[have].hard, s.order[have].soft
 	}
-	hard, soft, err := dependencies(m.data)
-	if err != nil {
-		return fmt.Errorf("module %s: %w", m.Name, err)
-	}
-	for _, name := range append(hard, soft...) {
+	for _, name := range slices.Concat(m.hard, m.soft) {
 		err := s.add(module{Name: moduleName(name), Load: m.Load})
-		if err != nil && (slices.Contains(hard, name) || !errors.Is(err, fs.ErrNotExist)) {
+		if err != nil && (slices.Contains(m.hard, name) || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}
@@ -154,24 +166,6 @@ func (s *moduleSet) add(m module) error {
 	s.order[have].Load = s.order[have].Load || m.Load
 	s.order[have].Params = or(m.Params, s.order[have].Params)
 	return nil
-}
-
-// dependencies returns the modules that a module says it needs, and those that it would like to find loaded.
-func dependencies(data []byte) (hard, soft []string, err error) {
-	f, err := elf.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return nil, nil, err
-	}
-	section := f.Section(".modinfo")
-	if section == nil {
-		return nil, nil, errors.New("no .modinfo")
-	}
-	info, err := section.Data()
-	if err != nil {
-		return nil, nil, err
-	}
-	hard, soft = parseModinfo(string(info))
-	return hard, soft, nil
 }
 
 // parseModinfo reads the words "depends=" and "softdep=pre:" of a .modinfo section.

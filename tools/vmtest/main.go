@@ -19,6 +19,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // exitBroken says that there is no exit code of the program to tell.
@@ -27,8 +29,11 @@ const exitBroken = 125
 func main() {
 	// A child that is to die with its parent dies with the thread that started it.
 	runtime.LockOSThread()
-	if os.Getpid() == 1 && os.Args[0] == "/init" {
+	switch {
+	case os.Getpid() == 1 && os.Args[0] == "/init":
 		guest()
+	case os.Getpid() == 1 && os.Args[0] == keeperName:
+		keeper(os.Args[1:])
 	}
 	o, args := parseOptions(os.Args[1:])
 	code, err := o.run(args)
@@ -83,20 +88,22 @@ func parseOptions(args []string) (options, []string) {
 // run does it all and returns the exit code; an error says why it is exitBroken.
 func (o options) run(args []string) (int, error) {
 	start := time.Now()
-	dir, err := os.MkdirTemp("", "vmtest")
-	if err != nil {
-		return exitBroken, err
-	}
-	defer os.RemoveAll(dir)
 	j, err := newJob(o.wants, args)
 	if err != nil {
 		return exitBroken, err
 	}
-	if err := j.makeImage(dir + "/image"); err != nil {
+	// A file without a name leaves nothing behind, however this process ends.
+	fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC)
+	if err != nil {
+		return exitBroken, fmt.Errorf("memfd_create: %w", err)
+	}
+	image := os.NewFile(uintptr(fd), "image")
+	defer image.Close()
+	if err := j.writeImage(image); err != nil {
 		return exitBroken, err
 	}
 	if o.verbose {
-		info, err := os.Stat(dir + "/image")
+		info, err := image.Stat()
 		if err != nil {
 			return exitBroken, err
 		}
@@ -104,7 +111,7 @@ func (o options) run(args []string) (int, error) {
 			float64(info.Size())/(1<<20), time.Since(start).Seconds())
 	}
 	started := time.Now()
-	code, err := j.start(dir, or(o.kmsg, dir+"/kmsg"))
+	code, err := j.start(image, o.kmsg)
 	if o.verbose {
 		fmt.Fprintf(os.Stderr, "vmtest: ended after %.2f s\n", time.Since(started).Seconds())
 	}
