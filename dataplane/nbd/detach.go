@@ -30,7 +30,7 @@ func (k *Disk) Detach(force bool) error {
 	if err := k.detach(force); err != nil {
 		return fmt.Errorf("detach %s: %w", k.c.Name, err)
 	}
-	k.d.settle(k.index, k.c.Backend)
+	k.d.awaitFree(k.index, k.c.Backend)
 	k.unlink()
 	return nil
 }
@@ -179,13 +179,13 @@ func (d *Driver) Detach(backend string) error {
 	if err := d.disconnect(index); err != nil {
 		return err
 	}
-	d.settle(index, backend)
+	d.awaitFree(index, backend)
 	return nil
 }
 
-// settle waits a little until the kernel has let a freed device go, which it
+// awaitFree waits a little until the kernel has let a freed device go, which it
 // does when the last has closed it.
-func (d *Driver) settle(index int, backend string) {
+func (d *Driver) awaitFree(index int, backend string) {
 	if !await(goneTime, func() bool { return d.host.backend(index) != backend }) {
 		d.log.Warn().Str("device", d.host.node(index)).Str("backend", backend).Strs("users", d.host.users(index)).
 			Msg("the device is freed and answers nobody, but its index is taken until the last user closes it")

@@ -22,7 +22,7 @@ const (
 	blockLeast = 512  // block sizes that every kernel takes, bytes
 	blockMost  = 4096 // the least page size
 
-	takeTime  = 8 * time.Second        // to put a new socket in the place of a dead one
+	takeTime  = 5 * time.Second        // to put a new socket in the place of a dead one
 	pauseMost = 500 * time.Millisecond // between two tries
 )
 
@@ -77,13 +77,13 @@ func (d *Driver) Attach(c DiskConfig) (*Disk, error) {
 		return nil, fmt.Errorf("attach %s: %w", c.Name, err)
 	}
 	k := &Disk{d: d, c: c, block: uint64(info.BlockMin), stop: make(chan struct{})}
-	sock, err := k.appear(&info)
+	sock, left, err := k.appear(&info)
 	if err != nil {
 		mempool.FreePages(buf)
 		return nil, fmt.Errorf("attach %s: %w", c.Name, err)
 	}
 	k.running.Go(func() { k.serve(sock, buf) })
-	k.scan()
+	k.settle(left)
 	return k, nil
 }
 
@@ -104,21 +104,23 @@ func (d *Driver) check(c *DiskConfig, info *Info) error {
 	return d.host.checkLink(c.Link, c.Backend)
 }
 
-// appear takes the device over, or makes it.
-func (k *Disk) appear(info *Info) (sock *conn.Sock, err error) {
-	h, left := &k.d.host, false
+// appear takes the device over that was left, or makes one.
+func (k *Disk) appear(info *Info) (sock *conn.Sock, left bool, err error) {
+	h := &k.d.host
 	if k.index, left = h.find(k.c.Backend); left {
 		sock, err = k.d.takeOver(k.index, k.c.Backend, nil)
 	} else {
 		k.index, sock, err = k.d.connect(k.c.Backend, info.BlockMin, info.flags()&^sendMultiConn)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	k.path = h.node(k.index)
-	err = h.setQueue(k.index, info.MaxSize)
-	if err == nil && !left {
-		err = k.d.resize(k.index, k.c.Backend, info.Size&^(k.block-1))
+	if !left { // else see settle
+		err = h.setQueue(k.index, info.MaxSize)
+		if err == nil {
+			err = k.d.resize(k.index, k.c.Backend, info.Size&^(k.block-1))
+		}
 	}
 	if err == nil {
 		err = h.awaitNode(k.index)
@@ -127,13 +129,13 @@ func (k *Disk) appear(info *Info) (sock *conn.Sock, err error) {
 		err = h.makeLink(k.c.Link, k.c.Backend, k.index)
 	}
 	if err == nil {
-		return sock, nil
+		return sock, left, nil
 	}
 	_ = sock.Close()
 	if !left {
 		err = errors.Join(err, k.d.disconnect(k.index))
 	}
-	return nil, err
+	return nil, false, err
 }
 
 // takeOver puts a new socket in the place of the dead one of the device of that
@@ -264,7 +266,7 @@ func (k *Disk) Resize(size uint64) error {
 	if got := k.Size(); got != size {
 		return fmt.Errorf("resize %s: the kernel made it %d bytes, not %d: %w", k.path, got, size, unix.EIO)
 	}
-	k.scan()
+	k.settle(false)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/genetlink"
+	"github.com/mdlayher/netlink"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
@@ -47,39 +48,53 @@ func OpenDriver(log zerolog.Logger) (*Driver, error) {
 	if err := capable(); err != nil {
 		return nil, err
 	}
-	c, err := genetlink.Dial(nil)
-	if err != nil {
-		return nil, fmt.Errorf("open a generic netlink socket: %w", err)
-	}
-	d := &Driver{host: system(), log: log, conn: c, turn: make(chan struct{}, 1)}
+	d := &Driver{host: system(), log: log, turn: make(chan struct{}, 1)}
 	d.turn <- struct{}{}
-	if err := d.findFamily(); err != nil {
-		_ = c.Close()
-		return nil, err
+	err := d.dial()
+	if errors.Is(err, os.ErrNotExist) {
+		if err := loadModule(); err != nil {
+			return nil, fmt.Errorf("the kernel has no nbd driver: run modprobe nbd as root (%v), install a kernel that has it, or use attach socket PATH: %w", err, unix.EOPNOTSUPP)
+		}
+		err = d.dial()
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the kernel's nbd driver can not be reached by netlink: run dstd on Linux 4.12 or newer and where it sees the first network namespace (/proc/1/ns/net), or use attach socket PATH: %w", unix.EOPNOTSUPP)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the kernel's nbd driver: %w", err)
 	}
 	return d, nil
 }
 
-// findFamily learns the family's number, loading the module if need be.
-func (d *Driver) findFamily() error {
-	ask := func() (int, error) {
-		f, err := d.conn.GetFamily(familyName)
-		return int(f.ID), err
+// dial finds the family: in this network namespace, or in the first one, which
+// is the only one where older kernels show it. os.ErrNotExist: in neither.
+func (d *Driver) dial() error {
+	err := d.dialIn(0)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	id, err := d.bounded(ask, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		if lerr := loadModule(); lerr != nil {
-			return fmt.Errorf("the kernel has no nbd driver: run modprobe nbd as root (%v), install a kernel that has it, or use attach socket PATH: %w", lerr, unix.EOPNOTSUPP)
-		}
-		id, err = d.bounded(ask, nil)
+	first, oerr := os.Open("/proc/1/ns/net")
+	if oerr != nil {
+		return err
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("the kernel's nbd driver can not be controlled by netlink: Linux 4.12 or newer can, or use attach socket PATH: %w", unix.EOPNOTSUPP)
-	}
+	defer first.Close()
+	return d.dialIn(int(first.Fd()))
+}
+
+func (d *Driver) dialIn(ns int) error {
+	c, err := genetlink.Dial(&netlink.Config{NetNS: ns})
 	if err != nil {
-		return fmt.Errorf("find the kernel's nbd driver: %w", err)
+		return err
 	}
-	d.family = uint16(id)
+	id, err := d.bounded(func() (int, error) {
+		f, err := c.GetFamily(familyName)
+		return int(f.ID), err
+	}, nil)
+	if err != nil {
+		_ = c.Close()
+		return err
+	}
+	d.conn, d.family = c, uint16(id)
 	return nil
 }
 

@@ -10,13 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scan opens the device once, apart, as soon as it answers: the kernel reads
-// the partition table at the first open. Without Partscan what it found is
-// taken away again, which no option of the driver can prevent.
-func (k *Disk) scan() {
+// settle does, apart, what has to wait until the device answers. It opens the
+// device once: the kernel reads the partition table at the first open. Without
+// Partscan what it found is taken away again, which no option of the driver
+// can prevent. And if the device was left, it sets up its queue, should that
+// have to change.
+func (k *Disk) settle(left bool) {
 	apart(func() {
-		if err := k.partition(); err != nil && !k.isOver() {
-			k.c.Log.Warn().Err(err).Str("node", k.c.Name).Msg("partitions of the device")
+		var err error
+		if left {
+			err = k.d.host.setQueue(k.index, k.c.Info().MaxSize)
+		}
+		if err = errors.Join(err, k.partition()); err != nil && !k.isOver() {
+			k.c.Log.Warn().Err(err).Str("node", k.c.Name).Msg("the device is not as it should be")
 		}
 	})
 }
