@@ -61,6 +61,13 @@ func open(t testing.TB, m *memory) *net.UnixConn {
 	return here
 }
 
+// openDisk starts a disk's life at a socket pair whose other end the test has
+// in the kernel's place.
+func openDisk(t testing.TB, m *memory) *net.UnixConn {
+	_, here := startDisk(t, DiskConfig{Device: m.device("vol0"), Backend: "dst:vol0:1"})
+	return here
+}
+
 // TestNoAllocations: in steady state a request costs no heap memory.
 func TestNoAllocations(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -78,10 +85,10 @@ func TestNoAllocations(t *testing.T) {
 		{"WRITE of 64 KiB", cmdWrite, 2, 64 << 10},
 		{"invalid", 9, 16, 4096},
 	} {
-		for inline, how := range map[bool]string{true: "inline", false: "later"} {
+		for how, open := range map[string]func(testing.TB, *memory) *net.UnixConn{"inline": open, "later": open, "kernel": openDisk} {
 			t.Run(tt.name+", "+how, func(t *testing.T) {
 				m := newMemory(t, 16, 16*testMax)
-				m.inline = inline
+				m.inline = how == "inline"
 				b := newBatch(open(t, m), tt.cmd, tt.depth, tt.length)
 				for range 100 {
 					b.run(t)

@@ -151,6 +151,15 @@ func (m *memory) submitted() int {
 	return len(m.queue)
 }
 
+// took forgets what the device was asked so far and returns it.
+func (m *memory) took() []asked {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.log
+	m.log = nil
+	return l
+}
+
 // run answers. Started by newMemory. Ends when wake is closed.
 func (m *memory) run() {
 	defer close(m.done)

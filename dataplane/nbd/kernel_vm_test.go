@@ -143,15 +143,6 @@ func (f *disk) ask(request uint, offset, length uint64) error {
 	return ioctl(f.File, request, &arg[0])
 }
 
-// took forgets what the device was asked so far and returns it.
-func (m *memory) took() []asked {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l := m.log
-	m.log = nil
-	return l
-}
-
 func (m *memory) at(offset int64, n int) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
