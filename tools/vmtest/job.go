@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -43,7 +44,7 @@ const moduleDir = "/usr/lib/modules"
 // scriptPrograms are there in the guest of any script. What of it the host lacks is left out; what a script asks for must be there.
 const scriptPrograms = `bash sh env true false test [ echo printf sleep timeout nice nohup setsid kill
 	cat cp mv rm ln ls mkdir rmdir mktemp mkfifo mknod touch truncate dd stat chmod chown sync df du install readlink realpath basename dirname
-	head tail cut tr sort uniq wc seq tee od tac paste comm split expr date id nproc uname whoami hostname tty sha256sum md5sum cksum
+	head tail cut tr sort uniq wc seq tee od tac paste comm join split fold shuf base64 yes printenv expr date id nproc uname whoami hostname tty sha256sum md5sum cksum
 	awk sed grep egrep find xargs cmp diff jq ps pgrep pkill free
 	mount umount mountpoint findmnt losetup blockdev blkid blkdiscard lsblk fstrim fsfreeze fallocate flock nsenter unshare dmesg
 	ip tc ss sysctl modprobe rmmod lsmod modinfo getent`
@@ -84,7 +85,9 @@ func newJob(asked wants, args []string) (*job, error) {
 		return nil, err
 	}
 	j.Modules, j.Programs, j.Files = append(has.Modules, j.Modules...), append(has.Programs, j.Programs...), append(has.Files, j.Files...)
-	j.VM = or(j.VM, has.VM, "uml")
+	if j.VM = or(j.VM, has.VM); j.VM == "" {
+		return nil, errors.New("in which machine? Write \"VM: uml\" or \"VM: qemu\" in a comment at the head of the script or of a *_vm_test.go, or give -uml or -qemu")
+	}
 	j.Mem, j.CPUs = or(j.Mem, has.Mem, 1024), or(j.CPUs, has.CPUs, 2)
 	j.Timeout = or(j.Timeout, has.Timeout, goTimeout(args), 5*time.Minute)
 	if j.kernel, err = findKernel(j.VM); err != nil {

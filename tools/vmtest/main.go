@@ -8,6 +8,8 @@
 // else happens in there, a panic, a module that does not load, a program that does not end, gives 125, and the end of the kernel's
 // log on stderr. The guest is destroyed when vmtest ends, however it ends.
 //
+// Without -uml or -qemu the head of the source says which machine, and what else is wanted: see wants.
+//
 // The guest's root is a file system in memory with the program, the directory testdata beside it (a test), or the repository's bin
 // and selftests (a script), each at the path that it has here. vmtest itself is its init.
 package main
@@ -63,8 +65,8 @@ func parseOptions(args []string) (options, []string) {
 			return nil
 		})
 	}
-	f.BoolFunc("uml", "in user-mode Linux (fast, one CPU; the default)", func(string) error { o.VM = "uml"; return nil })
-	f.BoolFunc("qemu", "in QEMU with Debian's 6.12 cloud kernel", func(string) error { o.VM = "qemu"; return nil })
+	f.BoolFunc("uml", "in user-mode Linux: fast, one processor", func(string) error { o.VM = "uml"; return nil })
+	f.BoolFunc("qemu", "in QEMU with Debian's kernel 6.12", func(string) error { o.VM = "qemu"; return nil })
 	list(&o.Modules, "m", "load these `modules`: NAME[:PARAMETER=VALUE...]; +NAME: only for modprobe")
 	list(&o.Programs, "b", "take these `programs` of the host, with their libraries")
 	list(&o.Files, "f", "take these `files` or directories: HOST[:GUEST]")

@@ -90,8 +90,8 @@ func TestNewJob(t *testing.T) {
 		timeout   time.Duration
 		mem, cpus int
 	}{
-		{wants{}, "prog -test.timeout=1m0s", "uml", dir + "/sub/prog -test.timeout=1m0s", "", 80 * time.Second, 1024, 2},
-		{wants{}, "./prog -test.timeout=0s", "uml", dir + "/sub/prog -test.timeout=0s", "", 5 * time.Minute, 1024, 2},
+		{wants{VM: "uml"}, "prog -test.timeout=1m0s", "uml", dir + "/sub/prog -test.timeout=1m0s", "", 80 * time.Second, 1024, 2},
+		{wants{VM: "uml"}, "./prog -test.timeout=0s", "uml", dir + "/sub/prog -test.timeout=0s", "", 5 * time.Minute, 1024, 2},
 		{wants{VM: "qemu", Timeout: time.Second, Mem: 5, CPUs: 1}, "prog", "qemu", dir + "/sub/prog", "", time.Second, 5, 1},
 		{wants{}, "script a b", "qemu", "/bin/bash -e " + dir + "/sub/script a b", "nbd", 7 * time.Second, 1024, 2},
 		{wants{VM: "uml", Modules: []string{"veth"}}, dir + "/sub/script", "uml", "/bin/bash -e " + dir + "/sub/script", "nbd veth", 7 * time.Second, 1024, 2},
@@ -110,7 +110,9 @@ func TestNewJob(t *testing.T) {
 			t.Errorf("environment: %s", env)
 		}
 	}
-	if _, err := newJob(wants{}, []string{"nosuch"}); err == nil {
-		t.Error("a program that does not exist was taken")
+	for program, fault := range map[string]string{"nosuch": "no such file", "prog": "in which machine"} {
+		if _, err := newJob(wants{}, []string{program}); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("%s: %v, want %q", program, err, fault)
+		}
 	}
 }
