@@ -263,7 +263,7 @@ _no_leaks() {
 			for name in $(ctl "$ns" -j show | jq -r '.nodes[].name'); do
 				ctl "$ns" del "$name" force >/dev/null || not_ok "$name of $dir is removed at the end"
 			done
-			wait_for 5 _has_fds "$pid" "$before" || not_ok "descriptors of $dir return to $before" "$(ls -l "/proc/$pid/fd")"
+			wait_for 5 _has_fds "$pid" $((before + ${DRIVER_FDS:-0})) || not_ok "descriptors of $dir return to $before" "$(ls -l "/proc/$pid/fd")"
 			stop_pid "$pid" QUIT || not_ok "dstd of $dir prints its goroutines"
 			! sed '1,/^SIGQUIT/d' "$dir/log" | grep -q '^dst/dataplane/' ||
 				not_ok "no goroutine of $dir is left" "$(sed '1,/^SIGQUIT/d' "$dir/log")"
