@@ -183,7 +183,13 @@ func (j *job) addProgram(im *image) error {
 	if err := im.add(j.order.Dir); err != nil {
 		return err
 	}
-	if j.script && j.top != "" {
+	if j.script {
+		// The daemon to test may be another one than bin/dstd.
+		if dstd := os.Getenv("DSTD"); dstd != "" {
+			if err := im.add(dstd); err != nil {
+				return err
+			}
+		}
 		return j.addTop(im)
 	}
 	testdata := filepath.Join(j.order.Dir, "testdata")
@@ -193,8 +199,11 @@ func (j *job) addProgram(im *image) error {
 	return im.tree(testdata, "")
 }
 
-// addTop adds what scripts of this repository use: built programs and the files beside the script.
+// addTop adds what scripts of a repository use: built programs and the files beside the script.
 func (j *job) addTop(im *image) error {
+	if j.top == "" {
+		return nil
+	}
 	dirs := []string{filepath.Join(j.top, "bin"), filepath.Dir(j.program)}
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
@@ -209,9 +218,6 @@ func (j *job) addTop(im *image) error {
 				return err
 			}
 		}
-	}
-	if dstd := os.Getenv("DSTD"); dstd != "" {
-		return im.add(dstd)
 	}
 	return nil
 }
