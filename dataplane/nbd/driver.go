@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -36,7 +37,7 @@ type Driver struct {
 	host   host
 	log    zerolog.Logger
 	conn   *genetlink.Conn
-	family uint16
+	family uint16        // changed by who has the turn
 	turn   chan struct{} // holds one token: who has it talks to the kernel
 }
 
@@ -168,9 +169,32 @@ func (d *Driver) bounded(f func() (int, error), late func(int, error)) (int, err
 // ask is one exchange with the kernel; what says what for, in errors.
 func (d *Driver) ask(what string, m message, err error) error {
 	if err == nil {
-		_, err = d.bounded(func() (int, error) { return exchange(d.conn, d.family, m) }, nil)
+		_, err = d.bounded(func() (int, error) { return d.exchange(m) }, nil)
 	}
 	return explain(what, err)
+}
+
+// exchange is one message and its answer; the caller has the turn. A module
+// that was taken out is loaded again, and has another number then.
+func (d *Driver) exchange(m message) (index int, err error) {
+	index, err = exchange(d.conn, d.family, m)
+	if !errors.Is(err, os.ErrNotExist) {
+		return index, err
+	}
+	if _, serr := os.Stat(filepath.Join(d.host.sys, "module", familyName)); serr != nil {
+		if lerr := loadModule(); lerr != nil {
+			return 0, fmt.Errorf("the kernel's nbd driver was taken out: run modprobe nbd as root (%v): %w", lerr, unix.EOPNOTSUPP)
+		}
+	}
+	if err := d.conn.SetReadDeadline(time.Now().Add(replyTime)); err != nil {
+		return 0, err
+	}
+	f, err := d.conn.GetFamily(familyName)
+	if err != nil {
+		return 0, err
+	}
+	d.family = f.ID
+	return exchange(d.conn, d.family, m)
 }
 
 // connect makes a device without a size and returns its index and the
@@ -186,7 +210,7 @@ func (d *Driver) connect(backend string, block uint32, flags uint16) (int, *conn
 		if err != nil {
 			return 0, err
 		}
-		return exchange(d.conn, d.family, m)
+		return d.exchange(m)
 	}, func(index int, err error) {
 		if err == nil {
 			unix.Close(ours)
@@ -204,7 +228,7 @@ func (d *Driver) connect(backend string, block uint32, flags uint16) (int, *conn
 func (d *Driver) undo(index int) {
 	m, err := disconnectMessage(index)
 	if err == nil {
-		_, err = exchange(d.conn, d.family, m)
+		_, err = d.exchange(m)
 	}
 	if err != nil {
 		d.log.Error().Err(err).Int("index", index).Msg("a device that came too late could not be freed")
@@ -230,7 +254,7 @@ func (d *Driver) offer(index int, backend string) (*conn.Sock, error) {
 		if err != nil {
 			return 0, err
 		}
-		return exchange(d.conn, d.family, m)
+		return d.exchange(m)
 	}, func(_ int, err error) {
 		if err == nil {
 			unix.Close(ours)
