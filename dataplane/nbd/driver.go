@@ -22,6 +22,11 @@ import (
 const (
 	loadTime   = 10 * time.Second // for modprobe
 	answerTime = 10 * time.Second // for an exchange with the kernel, waiting for its turn included
+
+	// sendBuffer is the room of either end's sender, in bytes: the kernel's
+	// default holds less than a full queue of 4 KiB writes, and whoever fills
+	// it sleeps. Taken only as far as it is used.
+	sendBuffer = 1 << 20
 )
 
 // Driver is the kernel's NBD driver. Its one netlink socket makes every device
@@ -297,6 +302,11 @@ func socketPair() (ours, theirs int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, -1, fmt.Errorf("make a socket pair: %w", err)
+	}
+	for _, fd := range fds { // it works with less, more slowly
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+		}
 	}
 	return fds[0], fds[1], nil
 }
