@@ -1,9 +1,9 @@
 package export
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +29,9 @@ func (c caller) String() string {
 func (c caller) key() string {
 	if ap, ok := c.addr.AddrPort(); ok {
 		return ap.Addr().Unmap().WithZone("").String()
+	}
+	if cid, _, ok := c.addr.Vsock(); ok {
+		return fmt.Sprintf("vsock CID %d", cid)
 	}
 	return c.String()
 }
@@ -81,7 +84,7 @@ func matches(r abi.Rule, c caller) int {
 	case abi.RuleKindUnix:
 		return matchID(r, c.addr.Family() == unix.AF_UNIX, c.uid, c.cred)
 	case abi.RuleKindVsock:
-		cid, ok := vsockCID(c.addr)
+		cid, _, ok := c.addr.Vsock()
 		return matchID(r, ok, cid, ok)
 	}
 	return -1
@@ -99,10 +102,47 @@ func matchID(r abi.Rule, family bool, id uint32, known bool) int {
 	return -1
 }
 
-// vsockCID is the context id of a vsock address (struct sockaddr_vm).
-func vsockCID(a abi.Addr) (uint32, bool) {
-	if a.Family() != unix.AF_VSOCK || len(a.Sockaddr) < unix.SizeofSockaddrVM {
-		return 0, false
+// idle is a warning of rules that can match nobody, as their families do not call
+// at the addresses in listen; "" if there are none.
+func (rs rules) idle(listen []abi.Addr) string {
+	const most = 4 // named
+	var who []string
+	for _, r := range rs {
+		if !slices.ContainsFunc(listen, func(a abi.Addr) bool { return reaches(r, a) }) {
+			who = append(who, r.Who())
+		}
 	}
-	return binary.NativeEndian.Uint32([]byte(a.Sockaddr[8:12])), true
+	subject := "rules %s name"
+	switch {
+	case len(who) == 0:
+		return ""
+	case len(who) == 1:
+		subject = "rule %s names"
+	case len(who) > most:
+		who = append(who[:most], fmt.Sprintf("%d more", len(who)-most))
+	}
+	var at []string
+	for _, a := range listen {
+		at = append(at, a.String())
+	}
+	return fmt.Sprintf(subject+" no address that this export listens on: callers at %s are of another family",
+		strings.Join(who, ", "), strings.Join(at, ", "))
+}
+
+// reaches tells whether callers at a are of the family that r names. IPv4 callers
+// come to an IPv6 address too, if it is all of them or an IPv4 one.
+func reaches(r abi.Rule, a abi.Addr) bool {
+	ap, _ := a.AddrPort()
+	mapped := ap.Addr().Is4In6()
+	switch r.Kind {
+	case abi.RuleKindInet:
+		return ap.Addr().Is4() || mapped || ap.Addr().IsUnspecified()
+	case abi.RuleKindInet6:
+		return ap.Addr().Is6() && !mapped
+	case abi.RuleKindUnix:
+		return a.Family() == unix.AF_UNIX
+	case abi.RuleKindVsock:
+		return a.Family() == unix.AF_VSOCK
+	}
+	return true
 }

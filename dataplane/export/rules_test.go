@@ -1,9 +1,9 @@
 package export
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +24,7 @@ func from(ip string) caller {
 	return caller{addr: abi.NetAddr(unix.IPPROTO_TCP, netip.AddrPortFrom(netip.MustParseAddr(ip), 999))}
 }
 
-func vsock(cid uint32) caller {
-	b := make([]byte, unix.SizeofSockaddrVM)
-	binary.NativeEndian.PutUint16(b, unix.AF_VSOCK)
-	binary.NativeEndian.PutUint32(b[8:], cid)
-	return caller{addr: abi.Addr{Type: unix.SOCK_STREAM, Sockaddr: string(b)}}
-}
+func vsock(cid uint32) caller { return caller{addr: abi.VsockAddr(cid, 999)} }
 
 func TestRulesAllow(t *testing.T) {
 	id := func(n uint32) *uint32 { return &n }
@@ -64,10 +59,82 @@ func TestRulesAllow(t *testing.T) {
 		{ids, from("10.0.0.1"), deny},
 		{ids, vsock(3), rw},
 		{ids, vsock(4), deny},
+		{ids.with(abi.Rule{Kind: abi.RuleKindVsock, Perm: ro}), vsock(4), ro},
+		{ids.with(abi.Rule{Kind: abi.RuleKindVsock, Perm: ro}), vsock(3), rw},
+		{ids.with(abi.Rule{Kind: abi.RuleKindVsock, Perm: ro}), caller{addr: abi.Addr{Sockaddr: vsock(4).addr.Sockaddr[:8]}}, deny},
+		{nets, vsock(3), deny},
+		{all, vsock(3), ro},
 	} {
 		if got := tt.rules.allow(tt.who); got != tt.want {
 			t.Errorf("%v: %v may %v, want %v", tt.rules, tt.who, got, tt.want)
 		}
+	}
+}
+
+// TestRulesIdle: rules of a family that does not call here are told of.
+func TestRulesIdle(t *testing.T) {
+	id := uint32(3)
+	unixRule, vsockRule := abi.Rule{Kind: abi.RuleKindUnix}, abi.Rule{Kind: abi.RuleKindVsock, ID: &id}
+	v4, v6 := prefix("10.0.0.0/8", 0), prefix("2001:db8::/32", 0)
+	every := rules{anyone(0), v4, v6, unixRule, vsockRule}
+	for _, tt := range []struct {
+		listen string
+		rules  rules
+		who    string // of the warning
+	}{
+		{"tcp:10.0.0.1:9", rules{v4, anyone(0)}, ""},
+		{"tcp:10.0.0.1:9", every, "rules 2001:db8::/32, unix, vsock:3 name no"},
+		{"sctp:0.0.0.0:9", every, "rules 2001:db8::/32, unix, vsock:3 name no"},
+		{"mptcp:[::]:9", every, "rules unix, vsock:3 name no"},
+		{"tcp:[fe80::1%2]:9", every, "rules 10.0.0.0/8, unix, vsock:3 name no"},
+		{"tcp:[::ffff:10.0.0.1]:9", every, "rules 2001:db8::/32, unix, vsock:3 name no"},
+		{"unix:/a", every, "rules 10.0.0.0/8, 2001:db8::/32, vsock:3 name no"},
+		{"vsock:any:9", rules{vsockRule, unixRule}, "rule unix names no"},
+		{"vsock:any:9,tcp:[::]:9,unix:/a", every, ""},
+		{"vsock:any:9,tcp:10.0.0.1:9", every, "rules 2001:db8::/32, unix name no"},
+		{"unix:/a", rules{v4, v6, vsockRule, prefix("10.0.0.0/9", 0), prefix("10.0.0.0/10", 0), prefix("10.0.0.0/11", 0)},
+			"rules 10.0.0.0/8, 2001:db8::/32, vsock:3, 10.0.0.0/9, 2 more name no"},
+	} {
+		var at []abi.Addr
+		for s := range strings.SplitSeq(tt.listen, ",") {
+			a, err := abi.ParseAddr(s, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = append(at, a)
+		}
+		full := ""
+		if tt.who != "" {
+			full = tt.who + " address that this export listens on: callers at " + strings.ReplaceAll(tt.listen, ",", ", ") + " are of another family"
+		}
+		want(t, "warning", tt.rules.idle(at), full)
+	}
+	_, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{}, disk)
+	want(t, "warnings", len(w.Status().Warnings), 0)
+	if err := w.AddRule(vsockRule); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "warnings", len(w.Status().Warnings), 1)
+	if err := w.DelRule(vsockRule); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "warnings", len(w.Status().Warnings), 0)
+}
+
+// TestCallerKey: limits count callers by where they call from.
+func TestCallerKey(t *testing.T) {
+	other := vsock(3)
+	other.addr = abi.VsockAddr(3, 1000)
+	for _, tt := range []struct{ a, b caller }{
+		{from("10.0.0.1"), from("::ffff:10.0.0.1")},
+		{from("fe80::1%1"), from("fe80::1%2")},
+		{vsock(3), other},
+	} {
+		want(t, "key", tt.a.key(), tt.b.key())
+	}
+	if vsock(3).key() == vsock(4).key() || from("10.0.0.1").key() == from("10.0.0.2").key() {
+		t.Error("different callers have one key")
 	}
 }
 

@@ -87,6 +87,9 @@ func (n *Node) Status() *abi.Status {
 	if n.readOnly {
 		st.Perm = abi.PermRead
 	}
+	if idle := n.rules.idle(n.Addrs()); idle != "" {
+		st.Warnings = append(st.Warnings, idle)
+	}
 	for _, t := range n.history {
 		st.Transitions = append(st.Transitions, abi.Transition{State: t.state, Age: millis(now.Sub(t.at)), Reason: t.reason})
 	}
