@@ -25,19 +25,19 @@ func newSocket(a abi.Addr) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	tune(fd, a)
 	return fd, nil
 }
 
-func isTCP(a abi.Addr) bool {
-	inet := a.Family() == unix.AF_INET || a.Family() == unix.AF_INET6
-	return inet && (a.Proto == 0 || a.Proto == unix.IPPROTO_TCP || a.Proto == unix.IPPROTO_MPTCP)
-}
-
-// prompt switches off the delay of small segments: frames leave gathered anyway.
+// tune prepares fd, before it is connected or listens and again when it was
+// accepted: small segments leave without delay, as frames are gathered anyway.
 // Where a kernel cannot (MPTCP before 5.17) the connection is only slower.
-func prompt(fd int, a abi.Addr) {
-	if isTCP(a) {
+func tune(fd int, a abi.Addr) {
+	switch a.Medium() {
+	case "tcp", "mptcp":
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	case "sctp":
+		tuneSCTP(fd)
 	}
 }
 

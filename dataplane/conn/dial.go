@@ -2,7 +2,6 @@ package conn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -28,9 +27,9 @@ func Dial(ctx context.Context, a abi.Addr, timeout time.Duration) (*Sock, error)
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // whatever was interrupted
-	}
-	if errors.Is(err, unix.ETIMEDOUT) {
-		return nil, fmt.Errorf("connect %s: no answer within %v: %w%s", a, timeout, unix.ETIMEDOUT, advice(unix.ETIMEDOUT, a))
+		if err == unix.ETIMEDOUT {
+			err = fmt.Errorf("no answer within %v: %w", timeout, err)
+		}
 	}
 	return nil, fmt.Errorf("connect %s: %w%s", a, err, advice(err, a))
 }
@@ -40,7 +39,6 @@ func dial(ctx context.Context, a abi.Addr) (*Sock, error) {
 	if err != nil {
 		return nil, err
 	}
-	prompt(fd, a)
 	err = withAddr(unix.SYS_CONNECT, fd, a)
 	for err == unix.EAGAIN {
 		select {
@@ -95,37 +93,4 @@ func (s *Sock) connected(ctx context.Context) error {
 		return os.ErrDeadlineExceeded // too late: the deadline may be set any moment
 	}
 	return result
-}
-
-// advice says what to do about a failed connect, listen or socket call.
-func advice(err error, a abi.Addr) string {
-	isUnix := a.Family() == unix.AF_UNIX
-	var errno unix.Errno
-	if !errors.As(err, &errno) {
-		return ""
-	}
-	switch errno {
-	case unix.ECONNREFUSED:
-		return ": is dstd running there and the export started?"
-	case unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN:
-		return ": is the host up, and do routes and firewalls let this port through?"
-	case unix.ENOENT:
-		if isUnix {
-			return ": does the daemon behind it run, and is the path right?"
-		}
-	case unix.EACCES, unix.EPERM:
-		if isUnix {
-			return ": the permissions of the socket or of a directory above it forbid it"
-		}
-		return ": a firewall or a security policy of this host forbids it"
-	case unix.EADDRINUSE:
-		return ": somebody listens there already: choose another address, or stop them"
-	case unix.EADDRNOTAVAIL:
-		return ": this host has no such address"
-	case unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT, unix.EPROTOTYPE, unix.ENOPROTOOPT:
-		return ": this kernel has no such sockets, or a module is not loaded"
-	case unix.EMFILE, unix.ENFILE:
-		return ": raise the limit of open files"
-	}
-	return ""
 }

@@ -15,3 +15,6 @@ func (s *Sock) Option(t *testing.T, level, name int) (value int) {
 	}
 	return value
 }
+
+// Most is how many bytes one send of s has at most.
+func (s *Sock) Most() int { return s.most }

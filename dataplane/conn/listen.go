@@ -72,7 +72,7 @@ func bindInet(fd int, a abi.Addr) error {
 		}
 		if ap.Addr().Is6() {
 			only := 1
-			if ap.Addr().IsUnspecified() {
+			if ap.Addr().IsUnspecified() || ap.Addr().Is4In6() {
 				only = 0 // whatever net.ipv6.bindv6only says
 			}
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
@@ -107,7 +107,7 @@ func (l *Listener) Accept() (*Sock, abi.Addr, error) {
 		fd, peer, err := l.accept()
 		switch {
 		case err == nil:
-			prompt(fd, peer)
+			tune(fd, peer)
 			s, err := NewSock(fd, peer)
 			return s, peer, err
 		case errors.Is(err, net.ErrClosed):

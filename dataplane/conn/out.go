@@ -10,7 +10,7 @@ import (
 
 const (
 	maxIovecs  = 256     // of one call: 128 frames with payload, the depth in use
-	maxBytes   = 1 << 20 // of one call
+	maxBytes   = 1 << 20 // of one call; SCTP takes less
 	flushCalls = 4       // of one Flush, so that nobody writes for the others for ever
 )
 
@@ -33,6 +33,7 @@ const (
 type Out struct {
 	stream Stream
 	sock   *Sock // stream, if it is one
+	most   int   // bytes of one call
 
 	mu struct {
 		sync.Mutex
@@ -54,8 +55,10 @@ type Out struct {
 
 // NewOut is the sending half of s and starts its writer goroutine. Close ends it.
 func NewOut(s Stream) *Out {
-	o := &Out{stream: s, pass: make(chan struct{}, 1), done: make(chan struct{})}
-	o.sock, _ = s.(*Sock)
+	o := &Out{stream: s, most: maxBytes, pass: make(chan struct{}, 1), done: make(chan struct{})}
+	if o.sock, _ = s.(*Sock); o.sock != nil {
+		o.most = o.sock.most
+	}
 	go o.writer()
 	return o
 }
@@ -210,11 +213,11 @@ func (o *Out) gather() (want int, more bool) {
 	o.mu.Unlock()
 
 	n, skip := 0, o.off
-	for f := o.cur; f != nil && n+2 <= maxIovecs && want < maxBytes; f = f.next {
+	for f := o.cur; f != nil && n+2 <= maxIovecs && want < o.most; f = f.next {
 		for _, p := range [2][]byte{f.Head, f.Data} {
 			some := min(skip, len(p))
 			skip -= some
-			if p = p[some:min(len(p), some+maxBytes-want)]; len(p) > 0 {
+			if p = p[some:min(len(p), some+o.most-want)]; len(p) > 0 {
 				point(&o.iov[n], p)
 				n++
 				want += len(p)

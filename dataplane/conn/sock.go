@@ -22,6 +22,7 @@ type Sock struct {
 	file *os.File
 	raw  syscall.RawConn
 	peer abi.Addr
+	most int // bytes of one send
 
 	// What passes between a caller and the function that the poller calls with
 	// the descriptor. The functions are made once: a closure for each call
@@ -46,7 +47,7 @@ func NewSock(fd int, peer abi.Addr) (*Sock, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("socket %d: %w", fd, err)
 	}
-	s := &Sock{file: os.NewFile(uintptr(fd), peer.String()), peer: peer}
+	s := &Sock{file: os.NewFile(uintptr(fd), peer.String()), peer: peer, most: sendLimit(fd, peer)}
 	var err error
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		_ = s.file.Close()
@@ -64,7 +65,7 @@ func (s *Sock) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var some int
 		iov := s.w.two[:1]
-		point(&iov[0], p[n:])
+		point(&iov[0], p[n:min(len(p), n+s.most)])
 		some, err = s.writev(iov, true)
 		n += some
 	}
@@ -101,7 +102,8 @@ func (s *Sock) readv(p, more []byte) (int, error) {
 
 func (s *Sock) readOp(fd uintptr) bool { return s.r.call(unix.SYS_READV, fd, true) }
 
-// writev sends from iov, in one call, what the socket takes. With wait it waits
+// writev sends from iov, in one call, what the socket takes; it has at most s.most
+// bytes. With wait it waits
 // until that is something, else EAGAIN (as it is) says that it is nothing. Only
 // the holder of the writing role may call it; iov is cleared.
 func (s *Sock) writev(iov []unix.Iovec, wait bool) (int, error) {

@@ -41,7 +41,14 @@ func sock(t testing.TB, fd int) *conn.Sock {
 // TCPPair is two ends of a TCP connection over loopback, closed with the test.
 func TCPPair(t testing.TB) (a, b *conn.Sock) {
 	t.Helper()
-	l, err := conn.Listen(abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:0")))
+	return Pair(t, abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:0")))
+}
+
+// Pair is two ends of a connection to where, an address to listen on; a dialled
+// it. They are closed with the test.
+func Pair(t testing.TB, where abi.Addr) (a, b *conn.Sock) {
+	t.Helper()
+	l, err := conn.Listen(where)
 	if err != nil {
 		t.Fatal(err)
 	}
