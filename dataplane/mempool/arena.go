@@ -24,7 +24,7 @@ const reservedWaiters = 8
 // called by any goroutine.
 type Arena struct {
 	budget     *Budget
-	newMem     func(n int) (mem []byte, locked bool, err error)
+	source     memory
 	largest    int // bytes of the largest piece
 	limit      int // bytes, guaranteed and lent together
 	lend       int // bytes of a lent chunk
@@ -57,23 +57,33 @@ type waiter struct {
 // to pages. Errors: EINVAL unless 0 < largest <= guaranteed <= limit, ENOMEM if
 // the budget or the system has not so much.
 func NewArena(b *Budget, guaranteed, limit, largest int) (*Arena, error) {
-	return newArena(b, guaranteed, limit, largest, lockedPages)
+	return newArena(b, guaranteed, limit, largest, anonymous{}, nil)
 }
 
-// newArena is NewArena with memory from newMem.
-func newArena(b *Budget, guaranteed, limit, largest int, newMem func(int) ([]byte, bool, error)) (*Arena, error) {
+// NewArenaIn is NewArena in the memory of m, which must have FileSize bytes of
+// it. The pieces in kept, which an earlier Arena of the same sizes gave out
+// there, are out of this one from the beginning, with their contents. Errors: also
+// EUCLEAN for a kept piece that no such Arena can have given out.
+func NewArenaIn(b *Budget, guaranteed, limit, largest int, m *File, kept []Extent) (*Arena, error) {
+	m.unit = roundUp(max(largest, lendSize))
+	m.used = make([]bool, len(m.mem)/m.unit)
+	return newArena(b, guaranteed, limit, largest, m, kept)
+}
+
+// newArena is NewArena with memory from source, where kept is.
+func newArena(b *Budget, guaranteed, limit, largest int, source memory, kept []Extent) (*Arena, error) {
 	if largest <= 0 || guaranteed < largest || limit < guaranteed || limit > maxInt-PageSize {
 		return nil, fmt.Errorf("arena of %d to %d bytes for pieces up to %d: it must hold at least one of the largest: %w",
 			guaranteed, limit, largest, unix.EINVAL)
 	}
 	a := &Arena{
-		budget: b, newMem: newMem, largest: roundUp(largest), guaranteed: roundUp(guaranteed), limit: roundUp(limit),
+		budget: b, source: source, largest: roundUp(largest), guaranteed: roundUp(guaranteed), limit: roundUp(limit),
 		lend: roundUp(max(largest, lendSize)),
 	}
 	if err := b.Reserve(int64(a.guaranteed)); err != nil {
 		return nil, err
 	}
-	mem, locked, err := newMem(a.guaranteed)
+	mem, locked, err := source.alloc(a.guaranteed)
 	if err != nil {
 		b.Release(int64(a.guaranteed))
 		return nil, err
@@ -84,7 +94,66 @@ func newArena(b *Budget, guaranteed, limit, largest int, newMem func(int) ([]byt
 	for range reservedWaiters {
 		a.mu.idle = &waiter{ready: make(chan struct{}, 1), next: a.mu.idle}
 	}
+	for _, e := range kept {
+		if err := a.keep(source.(*File), e); err != nil {
+			a.Leave()
+			return nil, err
+		}
+	}
 	return a, nil
+}
+
+// keep takes the piece at e out, with the chunk that it lies in.
+func (a *Arena) keep(m *File, e Extent) error {
+	if e.At < 0 || e.N <= 0 || e.N > a.largest || e.At%PageSize != 0 || e.At > len(m.mem)-roundUp(e.N) {
+		return fmt.Errorf("no arena can have had %d bytes at %d: %w", e.N, e.At, unix.EUCLEAN)
+	}
+	c := a.chunkAt(m, e.At)
+	if c == nil {
+		at := e.At / m.unit * m.unit
+		if a.mu.mapped+a.lend > a.limit || m.used[at/m.unit] {
+			return fmt.Errorf("no arena of %d bytes can have had a piece at %d: %w", a.limit, e.At, unix.EUCLEAN)
+		}
+		if err := a.budget.Reserve(int64(a.lend)); err != nil {
+			return err
+		}
+		mem, _, err := m.claim(at, a.lend)
+		if err != nil {
+			a.budget.Release(int64(a.lend))
+			return err
+		}
+		c = newChunk(mem)
+		a.mu.chunks = append(a.mu.chunks, c)
+		a.mu.mapped += a.lend
+	}
+	pages := (e.N + PageSize - 1) / PageSize
+	if !c.claim((e.At-m.Where(c.mem).At)/PageSize, pages) {
+		return fmt.Errorf("two pieces of %d bytes at %d: %w", e.N, e.At, unix.EUCLEAN)
+	}
+	a.mu.inUse += pages * PageSize
+	return nil
+}
+
+// chunkAt is the chunk that has the byte at at of m, nil if there is none.
+func (a *Arena) chunkAt(m *File, at int) *chunk {
+	for _, c := range a.mu.chunks {
+		if from := m.Where(c.mem).At; at >= from && at < from+len(c.mem) {
+			return c
+		}
+	}
+	return nil
+}
+
+// Leave is the end of an Arena over a File whose pieces stay in the file for
+// the next process; nobody may touch them in this one any more. The budget gets
+// back what is its.
+func (a *Arena) Leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.mu.chunks {
+		a.budget.Release(int64(len(c.mem)))
+	}
+	a.mu.chunks, a.mu.mapped, a.mu.inUse, a.mu.closed = nil, 0, 0, true
 }
 
 func roundUp(n int) int { return (n + PageSize - 1) &^ (PageSize - 1) }
@@ -214,7 +283,7 @@ func (a *Arena) Close() error {
 
 // release unmaps a chunk that is in no list any more.
 func (a *Arena) release(c *chunk) {
-	FreePages(c.mem)
+	a.source.free(c.mem)
 	a.budget.Release(int64(len(c.mem)))
 }
 
@@ -284,7 +353,7 @@ func (a *Arena) borrowLocked() {
 		a.mu.lending = true
 		a.mu.mapped += a.lend
 		a.mu.Unlock()
-		mem, _, err := a.newMem(a.lend)
+		mem, _, err := a.source.alloc(a.lend)
 		a.mu.Lock()
 		a.mu.lending = false
 		if err != nil {

@@ -177,15 +177,22 @@ func TestArenaStopLetsTheNextIn(t *testing.T) {
 	})
 }
 
+// scarce is memory that runs out on request.
+type scarce struct{ fail *bool }
+
+func (s scarce) alloc(n int) ([]byte, bool, error) {
+	if *s.fail {
+		return nil, false, unix.ENOMEM
+	}
+	return lockedPages(n)
+}
+
+func (scarce) free(b []byte) { FreePages(b) }
+
 func TestArenaSurvivesFailureToLend(t *testing.T) {
 	b := NewBudget(8 * mib)
 	fail := false
-	a, err := newArena(b, mib, 8*mib, mib, func(n int) ([]byte, bool, error) {
-		if fail {
-			return nil, false, unix.ENOMEM
-		}
-		return lockedPages(n)
-	})
+	a, err := newArena(b, mib, 8*mib, mib, scarce{&fail}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +211,7 @@ func TestArenaSurvivesFailureToLend(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := newArena(b, mib, mib, mib, a.newMem); !errors.Is(err, unix.ENOMEM) || b.Used() != 0 {
+	if _, err := newArena(b, mib, mib, mib, a.source, nil); !errors.Is(err, unix.ENOMEM) || b.Used() != 0 {
 		t.Errorf("%v, used %d", err, b.Used())
 	}
 }

@@ -57,6 +57,18 @@ func (c *chunk) take(k int) int {
 	return -1
 }
 
+// claim takes the k pages from page at; false if some are not there or not free.
+func (c *chunk) claim(at, k int) bool {
+	if at+k > c.pages || c.scan(at, 0) < at+k {
+		return false
+	}
+	c.flip(at, k)
+	c.run[at] = uint32(k)
+	c.free -= k
+	c.touched = true
+	return true
+}
+
 // put frees the piece that starts at page at and returns its pages, 0 if no
 // piece starts there.
 func (c *chunk) put(at int) int {
