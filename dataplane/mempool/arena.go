@@ -256,6 +256,13 @@ func (a *Arena) InUse() int {
 	return a.mu.inUse
 }
 
+// Waiting tells whether somebody waits for memory.
+func (a *Arena) Waiting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.first != nil
+}
+
 // Lent is the memory borrowed from the budget beyond the guaranteed, in bytes.
 func (a *Arena) Lent() int {
 	a.mu.Lock()

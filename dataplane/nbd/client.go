@@ -227,7 +227,12 @@ func (a *answer) Sent(*conn.Frame, error) {
 
 // weight is what t takes from others, in bytes: a transaction without payload
 // takes its element.
-func weight(t *trans.Trans) int64 { return int64(max(mempool.PageSize, len(t.Data))) }
+func weight(t *trans.Trans) int64 {
+	if t.Op == trans.Read || t.Op == trans.Write { // whose payload may be somebody else's by now
+		return int64(max(mempool.PageSize, t.Length))
+	}
+	return mempool.PageSize
+}
 
 // put gives t back to its reserve: the end of its road.
 func (c *client) put(t *trans.Trans) {

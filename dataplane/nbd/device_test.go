@@ -70,7 +70,7 @@ func newMemorySized(t testing.TB, size, largest, depth, arena int) *memory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &memory{t: t, arena: a, reserve: trans.NewReserve(depth, a), mem: make([]byte, size),
+	m := &memory{t: t, arena: a, reserve: trans.NewReserve(depth, 0, a), mem: make([]byte, size),
 		fail: map[uint64]unix.Errno{}, queue: make([]*trans.Trans, 0, depth), wake: make(chan struct{}, 1), done: make(chan struct{}),
 		info: Info{Size: uint64(size), BlockMin: 512, BlockPref: 4096, MaxSize: uint32(largest),
 			Features: abi.FeatureFlush | abi.FeatureFUA | abi.FeatureDiscard | abi.FeatureWriteZeroes}}

@@ -1,14 +1,13 @@
 package trans
 
 import (
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"dst/abi"
 	"dst/dataplane/mempool"
 )
 
@@ -24,7 +23,7 @@ import (
 // A Log has no lock of its own: its node's lock guards it. Nothing is allocated
 // after OpenLog.
 type Log struct {
-	mem      []byte // header, in-flight ranges, records
+	mem      []byte // header, ranges in flight, ranges of ghosts, records
 	payload  Payload
 	depth    int
 	records  uint64
@@ -33,6 +32,8 @@ type Log struct {
 	tail     uint64 // records head+1 to tail are live
 	bytes    uint64 // of payload that they hold
 	reserved uint64 // records promised to changes that are on their way
+	fresh    bool
+	scratch  [25]byte
 	replay   Replay
 }
 
@@ -57,10 +58,11 @@ const (
 // Layout of the memory, in bytes; numbers are in host order.
 const (
 	logMagic   = 0x4453_544c_4f47_0001 // "DSTLOG", version 1
-	logHeader  = 64                    // magic, depth, records, head
+	logHeader  = 64                    // magic, depth, records, head, owner
 	offDepth   = 8
 	offRecords = 16
 	offHead    = 24
+	offOwner   = 32
 	rangeSize  = 16 // offset; length, 0 = none
 	recordSize = 32 // seq; offset; length, page; crc, era and kind
 )
@@ -70,22 +72,24 @@ const EraMax = 1<<24 - 1
 
 // LogSize is the memory of a Log in bytes, a whole number of pages.
 func LogSize(depth, records int) int {
-	n := logHeader + depth*rangeSize + records*recordSize
+	n := logHeader + 2*depth*rangeSize + records*recordSize
 	return (n + mempool.PageSize - 1) &^ (mempool.PageSize - 1)
 }
 
-// OpenLog makes the Log that lies in mem, LogSize bytes: an empty one if that is
-// all zeroes. payload may be nil until Adopt. Errors: EUCLEAN if it is damaged or
-// of other sizes.
-func OpenLog(mem []byte, depth, records int) (*Log, error) {
-	l := &Log{mem: mem, depth: depth, records: uint64(records), base: logHeader + depth*rangeSize}
+// OpenLog makes the Log of owner that lies in mem, LogSize bytes: a new one if
+// that is all zeroes. Adopt must follow. Errors: EUCLEAN if it is damaged, of
+// other sizes, or somebody else's.
+func OpenLog(mem []byte, depth, records int, owner abi.ID) (*Log, error) {
+	l := &Log{mem: mem, depth: depth, records: uint64(records), base: logHeader + 2*depth*rangeSize}
 	l.replay = Replay{log: l, covered: make([]interval, 0, records+1)}
 	if len(mem) < LogSize(depth, records) {
 		return nil, fmt.Errorf("a log of %d bytes: %d are needed: %w", len(mem), LogSize(depth, records), unix.EUCLEAN)
 	}
 	switch *l.word(0) {
 	case 0:
+		l.fresh = true
 		*l.word(offDepth), *l.word(offRecords) = uint64(depth), uint64(records)
+		copy(mem[offOwner:], owner[:])
 		atomic.StoreUint64(l.word(0), logMagic)
 	case logMagic:
 	default:
@@ -93,6 +97,9 @@ func OpenLog(mem []byte, depth, records int) (*Log, error) {
 	}
 	if *l.word(offDepth) != uint64(depth) || *l.word(offRecords) != uint64(records) {
 		return nil, fmt.Errorf("the replay log was made for %d requests and %d records: %w", *l.word(offDepth), *l.word(offRecords), unix.EUCLEAN)
+	}
+	if abi.ID(mem[offOwner:offOwner+16]) != owner {
+		return nil, fmt.Errorf("the replay log belongs to another attachment: %w", unix.EUCLEAN)
 	}
 	l.head = *l.word(offHead)
 	l.tail = l.head
@@ -109,7 +116,7 @@ func (l *Log) scan() error {
 			}
 			break
 		}
-		if !r.valid() {
+		if !r.valid(&l.scratch) {
 			return fmt.Errorf("record %d of the replay log is damaged: %w", l.tail+1, unix.EUCLEAN)
 		}
 		l.tail++
@@ -127,6 +134,9 @@ func (l *Log) Kept() (all []mempool.Extent) {
 	}
 	return all
 }
+
+// Fresh tells whether the log was made by OpenLog.
+func (l *Log) Fresh() bool { return l.fresh }
 
 // Adopt says where payloads lie. The pieces of Kept must be out there.
 func (l *Log) Adopt(p Payload) { l.payload = p }
@@ -163,7 +173,7 @@ func (l *Log) Append(k Kind, off uint64, length uint32, data []byte, era uint32)
 	if k == KindWrite {
 		page = uint32(l.payload.Where(data).At / mempool.PageSize)
 	}
-	r.fill(l.tail+1, off, length, page, k, era)
+	r.fill(l.tail+1, off, length, page, k, era, &l.scratch)
 	l.tail++
 	l.bytes += r.held()
 }
@@ -202,87 +212,9 @@ func (l *Log) Stale(era uint32) bool {
 	return false
 }
 
-// SetRange remembers that the change in slot (0 to depth-1) is on its way, so
-// that the next daemon knows which bytes may still change; a length of 0 ends
-// that.
-func (l *Log) SetRange(slot int, off uint64, length uint32) {
-	at := logHeader + slot*rangeSize
-	if length != 0 {
-		*l.word(at) = off
-	}
-	atomic.StoreUint64(l.word(at+8), uint64(length))
-}
-
-// Ranges calls f with every range that SetRange left.
-func (l *Log) Ranges(f func(slot int, off uint64, length uint32)) {
-	for slot := range l.depth {
-		at := logHeader + slot*rangeSize
-		if n := *l.word(at + 8); n != 0 {
-			f(slot, *l.word(at), uint32(n))
-		}
-	}
-}
-
 func (l *Log) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
 
 func (l *Log) record(seq uint64) record {
 	at := l.base + int(seq%l.records)*recordSize
 	return record(l.mem[at : at+recordSize : at+recordSize])
-}
-
-// record is one acknowledged change, in the log's memory.
-type record []byte
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func (r record) seq() uint64    { return binary.NativeEndian.Uint64(r) }
-func (r record) off() uint64    { return binary.NativeEndian.Uint64(r[8:]) }
-func (r record) length() uint32 { return binary.NativeEndian.Uint32(r[16:]) }
-func (r record) end() uint64    { return r.off() + uint64(r.length()) }
-func (r record) era() uint32    { return binary.NativeEndian.Uint32(r[28:]) >> 8 }
-func (r record) kind() Kind     { return Kind(r.word()) }
-func (r record) word() uint32   { return binary.NativeEndian.Uint32(r[28:]) }
-
-// extent is where the payload of a write lies.
-func (r record) extent() mempool.Extent {
-	return mempool.Extent{At: int(binary.NativeEndian.Uint32(r[20:])) * mempool.PageSize, N: int(r.length())}
-}
-
-// held is how much payload the record holds.
-func (r record) held() uint64 {
-	if r.kind() != KindWrite {
-		return 0
-	}
-	return uint64(r.length())
-}
-
-// sum is over everything but the era, which changes.
-func (r record) sum(seq uint64) uint32 {
-	var b [25]byte
-	binary.NativeEndian.PutUint64(b[:], seq)
-	copy(b[8:], r[8:24])
-	b[24] = byte(r.kind())
-	return crc32.Checksum(b[:], castagnoli)
-}
-
-func (r record) valid() bool {
-	k := r.kind()
-	return binary.NativeEndian.Uint32(r[24:]) == r.sum(r.seq()) && k >= KindWrite && k <= KindCut && r.length() != 0 && r.end() > r.off()
-}
-
-// fill writes the record; the commit word last.
-func (r record) fill(seq, off uint64, length, page uint32, k Kind, era uint32) {
-	ne := binary.NativeEndian
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&r[0])), 0) // while it is made it is none
-	ne.PutUint64(r[8:], off)
-	ne.PutUint32(r[16:], length)
-	ne.PutUint32(r[20:], page)
-	ne.PutUint32(r[28:], era<<8|uint32(k))
-	ne.PutUint32(r[24:], r.sum(seq))
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&r[0])), seq)
-}
-
-// renew says that what the record holds is there again, in that era.
-func (r record) renew(era uint32) {
-	atomic.StoreUint32((*uint32)(unsafe.Pointer(&r[28])), era<<8|uint32(r.kind()))
 }

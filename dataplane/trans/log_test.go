@@ -80,7 +80,7 @@ const (
 
 func newLog(t testing.TB, mem []byte, h *heap) *Log {
 	t.Helper()
-	l, err := OpenLog(mem, testDepth, testRecords)
+	l, err := OpenLog(mem, testDepth, testRecords, abi.ID{7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestLogModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		mem := make([]byte, LogSize(testDepth, testRecords))
 		h := newHeap(200)
-		l, err := OpenLog(mem, testDepth, testRecords)
+		l, err := OpenLog(mem, testDepth, testRecords, abi.ID{7})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,7 +315,7 @@ func TestLogModel(t *testing.T) {
 			},
 			"the daemon dies": func(t *rapid.T) {
 				kept := l.Kept()
-				if l, err = OpenLog(bytes.Clone(mem), testDepth, testRecords); err != nil {
+				if l, err = OpenLog(bytes.Clone(mem), testDepth, testRecords, abi.ID{7}); err != nil {
 					t.Fatal(err)
 				}
 				mem = l.mem
@@ -362,7 +362,7 @@ func TestLogDamage(t *testing.T) {
 	for at := range mem {
 		bad := bytes.Clone(mem)
 		bad[at] ^= 0x10
-		got, err := OpenLog(bad, testDepth, testRecords)
+		got, err := OpenLog(bad, testDepth, testRecords, abi.ID{7})
 		if err != nil {
 			if !errors.Is(err, unix.EUCLEAN) {
 				t.Fatalf("byte %d: %v", at, err)
@@ -379,19 +379,44 @@ func TestLogDamage(t *testing.T) {
 	}
 }
 
-// TestLogRanges: what was on its way is known to the next daemon.
-func TestLogRanges(t *testing.T) {
+// TestLogGhosts: what was on its way is known to the next daemon, and to the one
+// after it, until it is laid.
+func TestLogGhosts(t *testing.T) {
 	mem := make([]byte, LogSize(testDepth, testRecords))
 	l := newLog(t, mem, newHeap(1))
 	l.SetRange(3, 4096, 512)
 	l.SetRange(7, 0, 1024)
 	l.SetRange(3, 0, 0)
 	l.SetRange(0, 1<<40, 4096)
-	l = newLog(t, mem, newHeap(1))
-	var got []string
-	l.Ranges(func(slot int, off uint64, length uint32) { got = append(got, fmt.Sprint(slot, off, length)) })
-	if want := []string{"0 1099511627776 4096", "7 0 1024"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+	for range 3 {
+		l = newLog(t, mem, newHeap(1))
+		if !l.Haunt() {
+			t.Fatal("too many")
+		}
+	}
+	for _, tt := range []struct {
+		off, end uint64
+		want     bool
+	}{{0, 512, true}, {1023, 4096, true}, {1024, 1 << 40, false}, {1<<40 + 4095, 1 << 41, true}, {4096, 4608, false}} {
+		if got := l.Haunted(tt.off, tt.end); got != tt.want {
+			t.Errorf("%d to %d: %v", tt.off, tt.end, got)
+		}
+	}
+	if left := l.Lay(512, 1<<50); left != 1 || !l.Haunted(0, 1) || l.Haunted(1<<40, 1<<41) {
+		t.Errorf("%d are left", left)
+	}
+	if left := l.Lay(0, 1024); left != 0 {
+		t.Errorf("%d are left", left)
+	}
+	for i := range testDepth {
+		l.SetRange(i, uint64(i)*512, 512)
+	}
+	if !l.Haunt() {
+		t.Fatal("no room in an empty list")
+	}
+	l.SetRange(0, 0, 512)
+	if l.Haunt() {
+		t.Error("one too many was taken")
 	}
 }
 
@@ -410,14 +435,14 @@ func FuzzOpenLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head []byte) {
 		mem := make([]byte, LogSize(testDepth, testRecords))
 		copy(mem, head)
-		l, err := OpenLog(mem, testDepth, testRecords)
+		l, err := OpenLog(mem, testDepth, testRecords, abi.ID{7})
 		if err != nil {
 			return
 		}
 		if l.Len() > testRecords || len(l.Kept()) > l.Len() {
 			t.Fatalf("%d records", l.Len())
 		}
-		l.Ranges(func(int, uint64, uint32) {})
+		l.Haunt()
 		l.Stale(1)
 	})
 }

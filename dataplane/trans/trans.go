@@ -66,19 +66,28 @@ type Trans struct {
 	Cookie uint64     // the front's own
 	Answer conn.Frame // the front's room for its reply
 
-	ID      uint64     // on the wire: element number in the low 16 bits, use count above
-	Born    time.Time  // when it was submitted
-	Seq     uint64     // order of submission
-	Mark    uint64     // Flush: what it covers, set when it is sent
-	OnWire  bool       // it is on the present link
-	Resend  bool       // it was on an earlier link and is unanswered
-	Request conn.Frame // header and payload on the link
+	ID       uint64     // on the wire: element number in the low 16 bits, use count above
+	Born     time.Time  // when it was submitted
+	Seq      uint64     // order of submission
+	Mark     uint64     // Flush: what it covers, set when it is sent
+	OnWire   bool       // it is on the present link
+	Resend   bool       // it was on an earlier link and is unanswered
+	Promised bool       // a record of the log is promised to it
+	Piece    Piece      // the node's own: what of the log it writes again
+	Request  conn.Frame // header and payload on the link
 
 	holds      atomic.Int32 // table's and sender's; the last to drop completes
 	slot       int          // element number
+	own        bool         // the node's: it never was a front's
 	span       int          // index in the table's spans, -1 if none
 	prev, next *Trans       // submission order
 }
+
+// Slot is the number of t's element in its reserve.
+func (t *Trans) Slot() int { return t.slot }
+
+// Own tells whether t is the node's own.
+func (t *Trans) Own() bool { return t.own }
 
 // End is the first byte behind the transaction's range.
 func (t *Trans) End() uint64 { return t.Offset + uint64(t.Length) }

@@ -21,7 +21,7 @@ func newReserve(t testing.TB, depth int) *Reserve {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = arena.Close() })
-	return NewReserve(depth, arena)
+	return NewReserve(depth, 2, arena)
 }
 
 // front counts what comes back.
