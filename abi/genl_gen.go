@@ -13,7 +13,7 @@ import (
 const (
 	FamilyName    = "dst"
 	FamilyVersion = 1
-	FamilyMaxAttr = 43
+	FamilyMaxAttr = 44
 )
 
 // Operations.
@@ -290,7 +290,7 @@ const (
 	AttrNodeMaxSize        = 29 // Bytes: largest request agreed.
 	AttrNodeInFlight       = 30 // Requests not answered yet.
 	AttrNodeOldest         = 31 // Age of the oldest of them in milliseconds.
-	AttrNodeUnflushed      = 32 // Writes acknowledged since the last flush that covers them.
+	AttrNodeUnflushed      = 32 // Writes acknowledged since the last flush that covers them; remote: records of the replay log.
 	AttrNodeSession        = 33 // Export: a client that is served.
 	AttrNodeRule           = 34 // A security rule.
 	AttrNodeWarning        = 35 // What the administrator should know, a sentence each.
@@ -302,6 +302,7 @@ const (
 	AttrNodeKernelDevice   = 41 // Remote: path of the kernel's block device, /dev/nbdN.
 	AttrNodeLink           = 42 // Remote: link to the kernel's block device that bears the node's name.
 	AttrNodeUser           = 43 // Remote: who has the kernel's block device: a mount, a device on top of it, a process.
+	AttrNodeLogBytes       = 44 // Remote: payload in the replay log.
 )
 
 // Attributes of the set "address": A socket address of any family, as the original carried it.
@@ -356,6 +357,7 @@ const (
 	AttrCountersDigestErrors   = 13 // Frames with a wrong digest.
 	AttrCountersProtocolErrors = 14 // Connections broken for what the peer sent.
 	AttrCountersMemoryWaits    = 15 // Times a request waited for an element or for memory.
+	AttrCountersReplayed       = 16 // Acknowledged changes that were written again because the export had lost them.
 )
 
 // Attributes of the set "crypto": Digest, cipher and keys of a node.
@@ -471,6 +473,7 @@ var attrNames = map[string]map[uint16]string{
 		AttrNodeKernelDevice:   "kernel-device",
 		AttrNodeLink:           "link",
 		AttrNodeUser:           "user",
+		AttrNodeLogBytes:       "log-bytes",
 	},
 	"address": {
 		AttrAddressType:     "type",
@@ -515,6 +518,7 @@ var attrNames = map[string]map[uint16]string{
 		AttrCountersDigestErrors:   "digest-errors",
 		AttrCountersProtocolErrors: "protocol-errors",
 		AttrCountersMemoryWaits:    "memory-waits",
+		AttrCountersReplayed:       "replayed",
 	},
 	"crypto": {
 		AttrCryptoName:          "name",

@@ -77,6 +77,7 @@ func (c *Counters) fields() fields {
 		num64(AttrCountersDigestErrors, &c.DigestErrors),
 		num64(AttrCountersProtocolErrors, &c.ProtocolErrors),
 		num64(AttrCountersMemoryWaits, &c.MemoryWaits),
+		num64(AttrCountersReplayed, &c.Replayed),
 	}
 }
 

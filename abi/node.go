@@ -56,6 +56,7 @@ type Status struct {
 	InFlight    uint32
 	Oldest      uint64 // ms
 	Unflushed   uint64
+	LogBytes    uint64 // remote: payload in the replay log
 	Peer        Addr
 	Device      string   // remote: the kernel's block device, /dev/nbdN
 	Link        string   // remote: the link to it that bears the node's name
@@ -99,6 +100,7 @@ type Counters struct {
 	ReadBytes, WrittenBytes                   uint64
 	Errors, Connects, Breaks, Resent, Refused uint64
 	DigestErrors, ProtocolErrors, MemoryWaits uint64
+	Replayed                                  uint64
 }
 
 // Crypto is the CRYPTO request.

@@ -64,6 +64,7 @@ func (s *Status) fields() fields {
 		num32(AttrNodeInFlight, &s.InFlight),
 		num64(AttrNodeOldest, &s.Oldest),
 		num64(AttrNodeUnflushed, &s.Unflushed),
+		num64(AttrNodeLogBytes, &s.LogBytes),
 		one(AttrNodePeer, &s.Peer),
 		text(AttrNodeKernelDevice, &s.Device),
 		text(AttrNodeLink, &s.Link),

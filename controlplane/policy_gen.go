@@ -181,7 +181,7 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeKeepalive:      {Name: "keepalive", Kind: genl.U32, Min: 10, Max: 3600000},
 	abi.AttrNodeRequestTimeout: {Name: "request-timeout", Kind: genl.U32},
 	abi.AttrNodeFailAfter:      {Name: "fail-after", Kind: genl.U32},
-	abi.AttrNodeLogAge:         {Name: "log-age", Kind: genl.U32},
+	abi.AttrNodeLogAge:         {Name: "log-age", Kind: genl.U32, Min: 10},
 	abi.AttrNodeHash:           {Name: "hash", Kind: genl.String, Min: 1, Max: 31},
 	abi.AttrNodeWorkers:        {Name: "workers", Kind: genl.U32, Min: 1, Max: 1024},
 	abi.AttrNodeState:          {Name: "state", Kind: genl.U32, Enum: []genl.Value{{Number: 0, Word: "configured"}, {Number: 1, Word: "connecting"}, {Number: 2, Word: "handshake"}, {Number: 3, Word: "recovery"}, {Number: 4, Word: "established"}, {Number: 5, Word: "broken"}, {Number: 6, Word: "pause"}, {Number: 7, Word: "failed"}, {Number: 8, Word: "closed"}, {Number: 9, Word: "serving"}}},
@@ -208,6 +208,7 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeKernelDevice:   {Name: "kernel-device", Kind: genl.String},
 	abi.AttrNodeLink:           {Name: "link", Kind: genl.String},
 	abi.AttrNodeUser:           {Name: "user", Kind: genl.String, Multi: true},
+	abi.AttrNodeLogBytes:       {Name: "log-bytes", Kind: genl.U64},
 }}
 
 // setAddress: A socket address of any family, as the original carried it.
@@ -262,6 +263,7 @@ var setCounters = &genl.Policy{Name: "counters", Attrs: map[uint16]genl.Rule{
 	abi.AttrCountersDigestErrors:   {Name: "digest-errors", Kind: genl.U64},
 	abi.AttrCountersProtocolErrors: {Name: "protocol-errors", Kind: genl.U64},
 	abi.AttrCountersMemoryWaits:    {Name: "memory-waits", Kind: genl.U64},
+	abi.AttrCountersReplayed:       {Name: "replayed", Kind: genl.U64},
 }}
 
 // setCrypto: Digest, cipher and keys of a node.

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ func checkKnobs(k *abi.Knobs) error {
 		{"depth", abi.AttrNodeDepth, k.Depth, 1, trans.DepthMax},
 		{"keepalive", abi.AttrNodeKeepalive, k.Keepalive, 10, 3600_000},
 		{"workers", abi.AttrNodeWorkers, k.Workers, 1, 1024},
+		{"log-age", abi.AttrNodeLogAge, k.LogAge, 10, math.MaxUint32},
 	} {
 		if c.value != nil && (*c.value < c.low || *c.value > c.top) {
 			return abi.Blame(c.attr, fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE))
@@ -58,9 +60,6 @@ func checkKnobs(k *abi.Knobs) error {
 	}
 	if k.Arena != nil && (*k.Arena < arenaGuaranteed || *k.Arena > 1<<40) {
 		return abi.Blame(abi.AttrNodeArena, fmt.Errorf("arena %d is not from %d bytes to 1 TiB: %w", *k.Arena, arenaGuaranteed, unix.ERANGE))
-	}
-	if k.LogAge != nil {
-		return abi.Blame(abi.AttrNodeLogAge, fmt.Errorf("log-age belongs to the replay log, which this version does not have: %w", unix.EOPNOTSUPP))
 	}
 	return nil
 }

@@ -82,6 +82,8 @@ func (e *exportNode) set(n *abi.Node) error {
 		return wrong(abi.AttrNodeRequestTimeout, "request-timeout belongs to remotes: leave it out")
 	case k.FailAfter != nil:
 		return wrong(abi.AttrNodeFailAfter, "fail-after belongs to remotes: leave it out")
+	case k.LogAge != nil:
+		return wrong(abi.AttrNodeLogAge, "log-age belongs to remotes: leave it out")
 	case n.Size != 0 && n.Mask != 0:
 		return wrong(abi.AttrNodeSize, "a size changes in a request of its own: give read-only in another")
 	}

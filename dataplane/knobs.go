@@ -18,10 +18,11 @@ type knobs struct {
 	maxPages, depth, workers             uint32
 	arena                                uint64
 	keepalive, requestTimeout, failAfter time.Duration
+	logAge                               time.Duration
 }
 
 // defaults are the knobs of a node that was given none (DESIGN, 5).
-var defaults = knobs{maxPages: 256, depth: 128, workers: 16, arena: 64 << 20, keepalive: time.Second}
+var defaults = knobs{maxPages: 256, depth: 128, workers: 16, arena: 64 << 20, keepalive: time.Second, logAge: 5 * time.Second}
 
 // knobsOf is n's knobs with the defaults filled in.
 func knobsOf(n *abi.Node) knobs {
@@ -37,7 +38,7 @@ func knobsOf(n *abi.Node) knobs {
 	for _, f := range []struct {
 		to   *time.Duration
 		from *uint32
-	}{{&k.keepalive, g.Keepalive}, {&k.requestTimeout, g.RequestTimeout}, {&k.failAfter, g.FailAfter}} {
+	}{{&k.keepalive, g.Keepalive}, {&k.requestTimeout, g.RequestTimeout}, {&k.failAfter, g.FailAfter}, {&k.logAge, g.LogAge}} {
 		if f.from != nil {
 			*f.to = time.Duration(*f.from) * time.Millisecond
 		}
@@ -52,7 +53,7 @@ func knobsOf(n *abi.Node) knobs {
 func merge(to, from *abi.Knobs) {
 	for _, f := range []struct{ to, from **uint32 }{
 		{&to.Keepalive, &from.Keepalive}, {&to.RequestTimeout, &from.RequestTimeout},
-		{&to.FailAfter, &from.FailAfter}, {&to.Workers, &from.Workers},
+		{&to.FailAfter, &from.FailAfter}, {&to.Workers, &from.Workers}, {&to.LogAge, &from.LogAge},
 	} {
 		if *f.from != nil {
 			*f.to = *f.from
@@ -75,6 +76,7 @@ func fillKnobs(n *abi.Node) {
 	if n.Kind == abi.KindRemote {
 		fill(abi.AttrNodeRequestTimeout, &g.RequestTimeout, milliseconds(k.requestTimeout))
 		fill(abi.AttrNodeFailAfter, &g.FailAfter, milliseconds(k.failAfter))
+		fill(abi.AttrNodeLogAge, &g.LogAge, milliseconds(k.logAge))
 	} else {
 		fill(abi.AttrNodeWorkers, &g.Workers, k.workers)
 	}

@@ -14,8 +14,8 @@ import (
 
 	"dst/abi"
 	"dst/dataplane/crypt"
-	"dst/dataplane/mempool"
 	"dst/dataplane/remote"
+	"dst/dataplane/trans"
 )
 
 // remoteNode joins a remote to the front that offers it on this host. Before
@@ -26,9 +26,9 @@ type remoteNode struct {
 	digest crypt.Digest
 	page   []byte
 
-	link  *remote.Node // nil until started
-	arena *mempool.Arena
-	front atomic.Pointer[front] // nil until the device's shape is known
+	link   *remote.Node // nil until started
+	memory *trans.Memory
+	front  atomic.Pointer[front] // nil until the device's shape is known
 
 	sizing sync.Mutex     // held while the front learns the device's size
 	work   sync.WaitGroup // those who do so on their own
@@ -111,27 +111,33 @@ func (r *remoteNode) start() error {
 	}
 	k := knobsOf(&r.conf)
 	maxSize := k.maxPages * pageSize
-	arena, err := mempool.NewArena(r.plane.budget, int(max(arenaGuaranteed, uint64(maxSize))), int(max(k.arena, uint64(maxSize))), int(maxSize))
+	id, known := remote.Attachment(r.page)
+	if !known {
+		_, _ = rand.Read(id[:])
+	}
+	memory, err := r.plane.run.memory(r.conf.Name, r.plane.budget, trans.Sizes{
+		Guaranteed: int(max(arenaGuaranteed, uint64(maxSize))), Limit: int(max(k.arena, uint64(maxSize))), Largest: int(maxSize),
+		Depth: int(k.depth) + remote.OwnDepth,
+	}, id, r.plane.cfg.Log)
 	if err != nil {
 		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
 	}
-	var id abi.ID
-	_, _ = rand.Read(id[:])
 	r.link, err = remote.New(remote.Config{
 		Name: r.conf.Name, Export: r.export(), Peers: r.conf.Addrs,
 		ReadOnly: r.conf.Flags&abi.NodeFlagReadOnly != 0, Size: r.conf.Size,
 		MaxSize: maxSize, Depth: k.depth, Keepalive: k.keepalive, RequestTimeout: k.requestTimeout,
-		FailAfter: k.failAfter, Digest: r.digest, Page: r.page, ClientID: id,
+		FailAfter: k.failAfter, LogAge: k.logAge, Digest: r.digest, Page: r.page, Memory: memory, ClientID: id,
+		Resent: r.conf.Attach == abi.AttachNbd,
 	}, remote.Env{
-		Arena: arena, Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
+		Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
 		Up: r.up, Grown: r.resize,
 	})
 	if err != nil {
 		r.link = nil
-		_ = arena.Close()
+		_ = memory.Close()
 		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
 	}
-	r.arena = arena
+	r.memory = memory
 	r.link.Start()
 	return nil
 }
@@ -194,7 +200,7 @@ func (r *remoteNode) end() {
 			(*f).Close()
 		}
 		r.work.Wait()
-		if err := r.arena.Close(); err != nil {
+		if err := r.memory.Close(); err != nil {
 			r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Msg("payload memory is still in use")
 		}
 	}
@@ -216,7 +222,7 @@ func (r *remoteNode) set(n *abi.Node) error {
 	merge(&r.conf.Knobs, &n.Knobs)
 	if r.link != nil {
 		k := knobsOf(&r.conf)
-		r.link.Set(&k.keepalive, &k.requestTimeout, &k.failAfter)
+		r.link.Set(&k.keepalive, &k.requestTimeout, &k.failAfter, &k.logAge)
 	}
 	return nil
 }

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/mempool"
 	"dst/dataplane/remote"
+	"dst/dataplane/trans"
 )
 
 // runDir is what a daemon leaves for the next one of the same boot:
@@ -21,6 +23,7 @@ import (
 //	lock                 held by the living daemon
 //	nodes/NAME/config    the node as it was configured (attributes of the control ABI)
 //	nodes/NAME/page      a remote's attachment, see remote.Saved
+//	nodes/NAME/log       its payload memory, and what of it is acknowledged and not durable, see trans.Memory
 //
 // It lies on tmpfs, so that nothing in it outlives the host.
 type runDir struct {
@@ -150,6 +153,27 @@ func (d *runDir) page(name string) ([]byte, error) {
 		return nil, fmt.Errorf("the run directory has no room for a node: %w", err)
 	}
 	return unix.Mmap(int(f.Fd()), 0, remote.SavedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+// memory opens the payload memory of a remote with its replay log, making it if
+// the node is new. A damaged log is made anew and told of: whether the node can go
+// on without it is decided when its peer is asked.
+func (d *runDir) memory(name string, b *mempool.Budget, s trans.Sizes, owner abi.ID, log zerolog.Logger) (*trans.Memory, error) {
+	path := filepath.Join(d.node(name), "log")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	m, err := trans.OpenMemory(f, b, s, owner)
+	if errors.Is(err, unix.EUCLEAN) {
+		log.Error().Err(err).Str("node", name).Msg("the replay log can not be used: going on without what it held")
+		if err := f.Truncate(0); err != nil {
+			return nil, err
+		}
+		m, err = trans.OpenMemory(f, b, s, owner)
+	}
+	return m, err
 }
 
 // readPage is the page of a node that is not mapped; an empty one if there is

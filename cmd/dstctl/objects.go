@@ -31,6 +31,7 @@ var (
 	argKeep    = &arg{word: "keepalive", kind: kindTime, attr: abi.AttrNodeKeepalive, min: 10, max: 3600_000, doc: "a sign of life so often; three missed break the link (default 1s)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.Keepalive })}
 	argTimeout = &arg{word: "request-timeout", kind: kindTime, zero: "off", attr: abi.AttrNodeRequestTimeout, min: 1, max: math.MaxUint32, doc: "an unanswered request breaks the link after this time (default off)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.RequestTimeout })}
 	argFail    = &arg{word: "fail-after", kind: kindTime, zero: "never", attr: abi.AttrNodeFailAfter, min: 1, max: math.MaxUint32, doc: "how long requests wait for the peer before the device fails (default never)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.FailAfter })}
+	argLogAge  = &arg{word: "log-age", kind: kindTime, attr: abi.AttrNodeLogAge, min: 10, max: math.MaxUint32, doc: "acknowledged writes that nobody flushes are flushed when they are so old (default 5s)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.LogAge })}
 	argWorkers = &arg{word: "workers", kind: kindNumber, attr: abi.AttrNodeWorkers, min: 1, max: 1024, doc: "most workers of one client", put: putNumber(func(r *request) **uint32 { return &r.node.Knobs.Workers })}
 	argHash    = &arg{word: "hash", kind: kindAlg, attr: abi.AttrNodeHash, doc: "digest of header and data of every frame (default crc32c); both ends must agree", put: putText(func(r *request) *string { return &r.node.Hash })}
 )
@@ -108,14 +109,14 @@ func remoteObject() *object {
 					{word: "off", put: putSwitchFlag(abi.NodeFlagNoPartscan, true)},
 				}},
 				like(argRO, "ask the peer for read access only"),
-				argSize, argPages, argDepth, argArena, argKeep, argTimeout, argFail, argHash, argStart,
+				argSize, argPages, argDepth, argArena, argKeep, argTimeout, argFail, argLogAge, argHash, argStart,
 			},
 			example: []string{"remote add vol0 peer tcp:10.0.0.1:9876 start",
 				"remote add disk0 peer tcp:10.0.0.1:9876 export vol0 attach socket /run/dst/disk0.sock start"}},
 		{name: "set", doc: "Change a remote while it lives.", run: runSet, some: true,
 			more: "To make a device larger, make its export larger: the device follows, unless a size was given to the remote. To make it smaller, first shrink " +
 				"what is on it, then the remote, then the export.",
-			args:    []*arg{argName, like(argResize, "the device has at most so many bytes from now on, as many as the peer offers with all"), argKeep, argTimeout, argFail},
+			args:    []*arg{argName, like(argResize, "the device has at most so many bytes from now on, as many as the peer offers with all"), argKeep, argTimeout, argFail, argLogAge},
 			example: []string{"remote set disk0 fail-after 10m", "remote set disk0 size 10G"}},
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show remotes.", run: runShow,
 			args: []*arg{argSome}},

@@ -98,8 +98,8 @@ func (s *session) details(d *detailsView) (lines []string) {
 		lines = append(lines, strings.Join(words, " "))
 		chunk = chunk[n:]
 	}
-	lines = append(lines, fmt.Sprintf("block-min %d max-size %d in-flight %d oldest %s unflushed %d epoch %d",
-		d.BlockMin, d.MaxSize, d.InFlight, textTime(d.Oldest), d.Unflushed, d.Epoch))
+	lines = append(lines, fmt.Sprintf("block-min %d max-size %d in-flight %d oldest %s unflushed %d log-bytes %d epoch %d",
+		d.BlockMin, d.MaxSize, d.InFlight, textTime(d.Oldest), d.Unflushed, d.LogBytes, d.Epoch))
 	ids := ""
 	for _, id := range [][2]string{{"peer", d.Peer}, {"client-id", d.ClientID}, {"store-id", d.StoreID}, {"verifier", d.Verifier}} {
 		if id[1] != "" {
@@ -153,6 +153,6 @@ func (s *session) counters(c countersView) []string {
 	return append(
 		columns("I/O:", "reads", n(c.Reads), "writes", n(c.Writes), "flushes", n(c.Flushes), "discards", n(c.Discards), "zeroes", n(c.Zeroes),
 			"errors", n(c.Errors), "read-bytes", n(c.ReadBytes), "written-bytes", n(c.WrittenBytes), "memory-waits", n(c.MemoryWaits)),
-		columns("Link:", "connects", n(c.Connects), "breaks", n(c.Breaks), "resent", n(c.Resent), "refused", n(c.Refused),
+		columns("Link:", "connects", n(c.Connects), "breaks", n(c.Breaks), "resent", n(c.Resent), "replayed", n(c.Replayed), "refused", n(c.Refused),
 			"digest-errors", n(c.DigestErrors), "protocol-errors", n(c.ProtocolErrors))...)
 }

@@ -118,7 +118,7 @@ func TestSpec(t *testing.T) {
 	commands := map[string][]string{"del-node": {"del"}, "add-remote": {"remote", "add"}, "add-export": {"export", "add"}, "crypto": {"crypto", "set"},
 		"security": {"security", "add"}, "start": {"start"}, "get": {"show"}, "security-del": {"security", "del"}, "security-get": {"security", "show"},
 		"stats": {"stats"}, "sys": {"sys", "show"}, "subscribe": {"monitor"}, "set": nil, "unsubscribe": nil, "event": nil}
-	own := []string{"flags-mask", "cipher-key", "hash-key", "log-age"} // sent by the way, never by hand, or without use yet
+	own := []string{"flags-mask", "cipher-key", "hash-key"} // sent by the way, never by hand, or without use yet
 	for _, op := range s.Operations.List {
 		words, known := commands[op.Name]
 		if !known {

@@ -57,6 +57,7 @@ type detailsView struct {
 	InFlight  uint32        `json:"in_flight"`
 	Oldest    uint64        `json:"oldest_ms"`
 	Unflushed uint64        `json:"unflushed"`
+	LogBytes  uint64        `json:"log_bytes"`
 	Sessions  []sessionView `json:"sessions"`
 	Rules     []ruleView    `json:"rules"`
 	History   []changeView  `json:"history"`
@@ -144,7 +145,7 @@ func viewNode(n *abi.Node, c *abi.Counters, o options) nodeView {
 func viewDetails(n *abi.Node) *detailsView {
 	s := n.Status
 	d := &detailsView{Settings: viewSettings(n), Epoch: s.Epoch, BlockMin: s.BlockMin, MaxSize: s.MaxSize,
-		InFlight: s.InFlight, Oldest: s.Oldest, Unflushed: s.Unflushed,
+		InFlight: s.InFlight, Oldest: s.Oldest, Unflushed: s.Unflushed, LogBytes: s.LogBytes,
 		Sessions: []sessionView{}, Rules: viewRules("", s.Rules), History: []changeView{}}
 	if !s.Peer.IsZero() {
 		d.Peer = s.Peer.String()

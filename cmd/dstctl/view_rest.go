@@ -34,13 +34,14 @@ type countersView struct {
 	Refused        uint64 `json:"refused"`
 	DigestErrors   uint64 `json:"digest_errors"`
 	ProtocolErrors uint64 `json:"protocol_errors"`
+	Replayed       uint64 `json:"replayed"`
 }
 
 func viewCounters(c *abi.Counters) countersView {
 	return countersView{Reads: c.Reads, Writes: c.Writes, Flushes: c.Flushes, Discards: c.Discards, Zeroes: c.Zeroes,
 		Errors: c.Errors, ReadBytes: c.ReadBytes, WrittenBytes: c.WrittenBytes, MemoryWaits: c.MemoryWaits,
 		Connects: c.Connects, Breaks: c.Breaks, Resent: c.Resent, Refused: c.Refused,
-		DigestErrors: c.DigestErrors, ProtocolErrors: c.ProtocolErrors}
+		DigestErrors: c.DigestErrors, ProtocolErrors: c.ProtocolErrors, Replayed: c.Replayed}
 }
 
 type rulesView struct {

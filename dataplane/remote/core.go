@@ -2,11 +2,13 @@ package remote
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/crypt"
 	"dst/dataplane/trans"
 )
 
@@ -16,12 +18,14 @@ type gate int
 
 const (
 	gateClosed gate = iota // no link, or no WELCOME yet
+	gateReplay             // acknowledged changes that the export has lost
 	gateResend             // unanswered changes of an earlier link
 	gateOpen               // everything
 )
 
 // flushTries is how many recoveries in a row a FLUSH may survive without an
-// answer when each time the export's verifier changed.
+// answer when each time the export's verifier changed; and how many a replay
+// that the export answers with an error.
 const flushTries = 3
 
 // Core is the link and recovery state machine of a remote node: what was sent,
@@ -54,29 +58,43 @@ type Core struct {
 	resending int // changes of earlier links, unanswered
 	down      time.Time
 
-	acked, flushed uint64 // changes acknowledged, and how many of them a flush covers
-	flushFails     int
-	fatal          unix.Errno // failed or closed: what every request gets
+	log         *trans.Log
+	reserve     *trans.Reserve
+	digest      crypt.Digest
+	replay      *trans.Replay
+	half        int       // bytes in the log that are flushed without being asked
+	orphaned    bool      // there are acknowledged changes that no log has
+	ghosts      int       // ranges that the kernel has to write again before they may be read
+	undurable   time.Time // since when the log has something that no flush covers
+	flushing    bool      // a flush of the core's own is filed
+	flushLost   bool      // one was on the link that broke
+	flushFails  int
+	replayFails int
+	fatal       unix.Errno // failed or closed: what every request gets
 
 	counters abi.Counters
 }
 
-// newCore is the core of a node that has not been started. page, SavedSize
-// bytes, remembers the attachment; id names it if the page is new.
-func newCore(hello abi.Hello, limit uint64, page []byte, id abi.ID, table *trans.Table,
-	send func(*trans.Trans), now time.Time) (*Core, error) {
+// newCore is the core of a node that has not been started. Its page remembers
+// the attachment, its log what only this host has.
+func newCore(cfg *Config, hello abi.Hello, reserve *trans.Reserve, send func(*trans.Trans), now time.Time) (*Core, error) {
+	page, log := cfg.Page, cfg.Memory.Log
 	saved, dirty, err := load(page)
 	if err != nil {
 		return nil, err
 	}
 	if saved.ClientID == (abi.ID{}) {
-		saved.ClientID = id
+		saved.ClientID = cfg.ClientID
 		saved.store(page)
 	}
-	c := &Core{hello: hello, limit: limit, send: send, table: table, page: page, saved: saved,
+	c := &Core{hello: hello, limit: cfg.Size, send: send, table: trans.NewTable(reserve), page: page, saved: saved,
+		log: log, reserve: reserve, digest: cfg.Digest, replay: log.Replay(saved.Era), orphaned: dirty && log.Fresh(), half: cfg.Memory.Half(),
 		history: make([]transition, 0, historyLen), since: now, state: abi.StateConfigured, told: true}
-	if dirty {
-		c.acked = 1
+	if log.Len() > 0 {
+		c.undurable = now
+	}
+	if c.ghosts = log.Haunt(); !cfg.Resent {
+		c.ghosts = log.Lay(0, math.MaxUint64)
 	}
 	if saved.Known {
 		c.info = &saved.Shape
@@ -121,6 +139,9 @@ func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 	if err := c.flushable(w); err != nil {
 		return true, err
 	}
+	if c.replayFails >= flushTries {
+		return true, fmt.Errorf("the export can not take back what it acknowledged and lost: %d times %w", c.replayFails, unix.EIO)
+	}
 	c.adopt(w)
 	return false, nil
 }
@@ -131,7 +152,8 @@ func (c *Core) Recover(now time.Time) {
 	c.counters.Connects++
 	c.down, c.up = time.Time{}, now
 	c.set(abi.StateRecovery, now, "")
-	c.gate = gateResend
+	c.gate = gateReplay
+	c.replay = c.log.Replay(c.saved.Era)
 	c.window = int(min(c.welcome.Depth, trans.DepthMax)) // more elements there are not
 	c.resending = 0
 	for t := c.table.First(); t != nil; t = t.Next() {
@@ -153,8 +175,10 @@ func (c *Core) compare(w *abi.Welcome) error {
 		return fmt.Errorf("the export shrank to %d bytes, this device has %d: %w", w.Size, s.Shape.Size, unix.EIO)
 	case s.Tenure != abi.ID{} && w.Tenure != s.Tenure && c.writes(w):
 		return fmt.Errorf("another client had the read-write place in between: %w", unix.EIO)
-	case w.Verifier != s.Verifier && c.acked > c.flushed:
-		return fmt.Errorf("the export restarted or failed and lost acknowledged writes that were not flushed: %w", unix.EIO)
+	case w.Verifier != s.Verifier && c.orphaned:
+		return fmt.Errorf("the export restarted or failed and lost acknowledged writes, and the replay log of this host is lost too: %w", unix.EIO)
+	case w.Verifier != s.Verifier && s.Era == trans.EraMax:
+		return fmt.Errorf("the export has lost its cache %d times: remove the node and add it again: %w", s.Era, unix.EOVERFLOW)
 	}
 	return nil
 }
@@ -169,11 +193,12 @@ func (c *Core) flushable(w *abi.Welcome) error {
 	if !c.saved.Known || w.Verifier == c.saved.Verifier {
 		return nil
 	}
+	failed := c.flushLost
 	for t := c.table.First(); t != nil; t = t.Next() {
-		if t.Op == trans.Flush && t.Resend {
-			c.flushFails++
-			break
-		}
+		failed = failed || t.Op == trans.Flush && t.Resend
+	}
+	if c.flushLost = false; failed {
+		c.flushFails++
 	}
 	if c.flushFails >= flushTries {
 		return fmt.Errorf("the export failed %d flushes in a row: %w", c.flushFails, unix.EIO)
@@ -275,14 +300,27 @@ func (c *Core) adopt(w *abi.Welcome) {
 	if c.writes(w) {
 		s.Tenure = w.Tenure
 	}
+	if w.Verifier != s.Verifier || s.Era == 0 {
+		s.Era++
+	}
 	s.Known, s.StoreID, s.Verifier = true, w.StoreID, w.Verifier
 	size := fit(w.Size, c.limit, c.info.BlockMin)
 	c.grown = size > c.info.Size
 	c.reshape(max(size, c.info.Size))
 }
 
-// Broken notes that the link is gone: what it carried is unanswered.
+// Broken notes that the link is gone: what it carried is unanswered. What the
+// core itself had sent is forgotten: the next link works it out anew.
 func (c *Core) Broken(now time.Time, why string) {
+	for t := c.table.First(); t != nil; {
+		own := t
+		if t = t.Next(); own.Own() {
+			c.flushLost = c.flushLost || own.Op == trans.Flush && own.OnWire
+			c.table.Take(own)
+			own.Drop()
+		}
+	}
+	c.flushing = false
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {
 			t.OnWire, t.Resend = false, true
@@ -317,8 +355,13 @@ func (c *Core) Fail(s abi.State, errno unix.Errno, now time.Time, why string) []
 	for t := c.table.First(); t != nil; t = c.table.First() {
 		c.table.Take(t)
 		t.Err = errno
+		if t.Promised {
+			c.log.Unreserve()
+		}
+		if !t.Own() {
+			c.counters.Errors++
+		}
 		orphans = append(orphans, t)
 	}
-	c.counters.Errors += uint64(len(orphans))
 	return orphans
 }

@@ -29,23 +29,33 @@ func (c *Core) Submit(t *trans.Trans, now time.Time) bool {
 }
 
 // mayGo is the one place that decides whether t may be sent on the present
-// link now: the gate, the export's depth, and no older change below it.
+// link now: the gate, the export's depth, no older change below it, room in the
+// log, and nothing to be read that the kernel has to write again first.
 func (c *Core) mayGo(t *trans.Trans) bool {
 	switch {
 	case c.gate == gateClosed, c.sent >= c.window:
 		return false
+	case c.gate == gateReplay && !t.Own():
+		return false
 	case c.gate == gateResend && !(t.Resend && t.Op.Changes()):
 		return false
+	case t.Own(): // older than everything that waits
+		return true
+	case t.Op.Changes():
+		return !c.table.Behind(t) && c.promise(t)
 	}
-	return !c.table.Behind(t)
+	return c.ghosts == 0 || t.Op != trans.Read || !c.log.Haunted(t.Offset, t.End())
 }
 
 // issue sends t. A flush covers what was acknowledged before it is sent.
 func (c *Core) issue(t *trans.Trans) {
 	t.OnWire = true
 	c.sent++
-	if t.Op == trans.Flush {
-		t.Mark = c.acked
+	switch {
+	case t.Op == trans.Flush:
+		t.Mark = c.log.Tail()
+	case t.Op.Changes() && !t.Own():
+		c.log.SetRange(t.Slot(), t.Offset, uint64(t.Length))
 	}
 	if t.Resend {
 		c.counters.Resent++
@@ -57,6 +67,9 @@ func (c *Core) issue(t *trans.Trans) {
 // pump opens the gate when its phase is over and sends what waited, oldest
 // first.
 func (c *Core) pump(now time.Time) {
+	if c.gate == gateReplay && c.playAgain(now) {
+		c.gate = gateResend
+	}
 	if c.gate == gateResend && c.resending == 0 {
 		c.gate = gateOpen
 		c.set(abi.StateEstablished, now, "")
@@ -97,11 +110,15 @@ func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
 	c.table.Take(t)
 	c.sent--
 	t.Err = h.Errno()
-	c.account(t, h)
+	if t.Own() {
+		c.ownDone(t, now)
+	} else {
+		c.account(t, h, now)
+	}
 	if t.Resend && t.Op.Changes() {
 		c.resending--
 	}
-	if c.waiting > 0 || c.gate == gateResend {
+	if c.waiting > 0 || c.gate != gateOpen {
 		c.pump(now)
 	}
 	if h.Verifier() != c.welcome.Verifier {
@@ -111,8 +128,7 @@ func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
 }
 
 // account counts the answer and keeps the books of what is not durable yet.
-// The dirty mark is set before the front hears of the first such write.
-func (c *Core) account(t *trans.Trans, h *abi.Header) {
+func (c *Core) account(t *trans.Trans, h *abi.Header, now time.Time) {
 	n := &c.counters
 	switch t.Op {
 	case trans.Read:
@@ -131,20 +147,13 @@ func (c *Core) account(t *trans.Trans, h *abi.Header) {
 		n.Errors++
 	case t.Op == trans.Read:
 		n.ReadBytes += uint64(t.Length)
+	case t.Op == trans.Write:
+		n.WrittenBytes += uint64(t.Length)
 	case t.Op == trans.Flush:
-		c.flushFails = 0
-		c.flushed = max(c.flushed, t.Mark)
-		if c.flushed == c.acked {
-			c.page[offDirty] = 0
-		}
-	default:
-		if t.Op == trans.Write {
-			n.WrittenBytes += uint64(t.Length)
-		}
-		if t.Flags&abi.FlagFUA == 0 && h.Reserved&abi.Stable == 0 {
-			c.acked++
-			c.page[offDirty] = 1
-		}
+		c.flushed(t.Mark, now)
+	}
+	if t.Op.Changes() {
+		c.changed(t, t.Flags&abi.FlagFUA != 0 || h.Reserved&abi.Stable != 0, now)
 	}
 }
 

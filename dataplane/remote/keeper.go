@@ -52,25 +52,31 @@ func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 // request is too old. A peer that lives and takes nothing is an export whose
 // workers and memory all wait for its disk: to break that link would throw its
 // answers away, and the next link's as well, for as long as the disk is slow. It also
-// gives payload memory back that was lent and is not needed. Started by serve;
+// gives payload memory back that was lent and is not needed, and flushes what is old. Started by serve;
 // owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
 	interval := l.interval()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	age := time.NewTicker(l.node.logTick())
+	defer age.Stop()
 	heard, sent := l.in.Frames(), l.out.Progress()
 	silent := 0
 	for {
 		select {
 		case <-done:
 			return
+		case <-age.C:
+			l.flushOld()
+			age.Reset(l.node.logTick())
+			continue
 		case <-tick.C:
 		}
 		if d := l.interval(); d != interval {
 			interval = d
 			tick.Reset(d)
 		}
-		l.node.env.Arena.Trim()
+		l.node.cfg.Memory.Arena.Trim()
 		silent, heard = missed(silent, heard, l.in.Frames())
 		if p := l.out.Progress(); p != sent {
 			sent = p
@@ -87,6 +93,22 @@ func (l *link) keep(done <-chan struct{}) {
 			l.abort(fmt.Errorf("a request was not answered in time (request-timeout): %w", unix.ETIMEDOUT))
 		}
 	}
+}
+
+// flushOld flushes what nobody has flushed for too long.
+func (l *link) flushOld() {
+	n := l.node
+	n.mu.Lock()
+	n.core.Tick(time.Now(), n.knobs.logAge)
+	n.mu.Unlock()
+	l.out.Flush()
+}
+
+// logTick is how often the log's age is looked at.
+func (n *Node) logTick() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return max(n.knobs.logAge/2, 10*time.Millisecond)
 }
 
 // missed counts ticks at which a counter stood still.

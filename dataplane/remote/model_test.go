@@ -142,8 +142,10 @@ func (o *oracle) judge(j *job, data []byte) {
 	}
 }
 
-// run is one seed's life. without takes the fence out.
-func run(t *testing.T, seed uint64, without bool) (bad error, failed bool) {
+// run is one seed's life: what was wrong with it, and how many changes the node
+// had to write again because the export had lost them. without takes the fence
+// out.
+func run(t *testing.T, seed uint64, without bool) (bad error, replayed uint64) {
 	bubble(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		s := &store{peer: newPeer(), rng: rng, fence: !without, pending: map[int]cell{}, stable: seed%8 == 1}
@@ -180,55 +182,56 @@ func run(t *testing.T, seed uint64, without bool) (bad error, failed bool) {
 			})
 		}
 		users.Wait()
-		bad, failed = o.end(b, fua || s.stable)
+		bad = o.end(b)
+		replayed = b.node.Counters().Replayed
+		if bad == nil && replayed > 0 && (fua || s.stable) {
+			bad = fmt.Errorf("%d changes were written again that were durable", replayed)
+		}
 		if n := b.node.Reserve().InUse(); n != 0 && bad == nil {
 			bad = fmt.Errorf("%d requests did not come back", n)
 		}
 		b.node.Close()
 	})
-	return bad, failed
+	return bad, replayed
 }
 
 // end compares what the disk has with the history's last words.
-func (o *oracle) end(b *bench, durable bool) (bad error, failed bool) {
+func (o *oracle) end(b *bench) error {
 	time.Sleep(10 * time.Second) // what the fence did not stop haunts now
 	o.store.mu.Lock()
 	defer o.store.mu.Unlock()
 	status := b.node.Status()
 	switch {
 	case o.bad != nil:
-		return o.bad, o.failed
+		return o.bad
 	case o.failed || status.State == abi.StateFailed:
-		if durable || o.peer.welcome.Verifier == goodWelcome().Verifier {
-			return fmt.Errorf("the node failed without a reason: %s", status.Reason), true
-		}
-		return nil, true
+		return fmt.Errorf("the node failed: %s", status.Reason)
 	}
 	for i, x := range o.cells {
 		if want := o.history[i][len(o.history[i])-1]; x.value != want {
-			return fmt.Errorf("at the end sector %d has change %d, not %d: %v", i, x.value, want, o.history[i]), false
+			return fmt.Errorf("at the end sector %d has change %d, not %d: %v", i, x.value, want, o.history[i])
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // TestModel runs users, a node and an export that is as bad as it may be,
 // thousands of times: no acknowledged change is lost or undone, no READ shows
-// what it must not, the node fails only when the promise cannot be kept.
+// what it must not, the node never fails.
 func TestModel(t *testing.T) {
-	failures := 0
+	lives, changes := 0, uint64(0)
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
-		bad, failed := run(t, seed, false)
+		bad, replayed := run(t, seed, false)
 		if bad != nil {
 			t.Fatalf("seed %d (-seed %d -seeds 1; goroutines are not replayed exactly): %v", seed, seed, bad)
 		}
-		if failed {
-			failures++
+		if changes += replayed; replayed > 0 {
+			lives++
 		}
 	}
-	t.Logf("%d runs, %d of them ended with a failed device after a restart that lost data", *seeds, failures)
-	if *seeds >= 1000 && (failures == 0 || failures > *seeds/2) {
-		t.Errorf("%d of %d runs failed: the model tests less than it should", failures, *seeds)
+	t.Logf("%d runs, in %d of them the export lost %d changes in all, which were written again", *seeds, lives, changes)
+	if *seeds >= 1000 && lives < *seeds/20 {
+		t.Errorf("the export lost something in %d of %d runs: the model tests less than it should", lives, *seeds)
 	}
 }
 

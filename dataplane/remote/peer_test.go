@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -333,24 +334,51 @@ func restart(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	return b
 }
 
-// assemble makes a node that is not started.
-func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
+// files are the logs that belong to the pages of nodes.
+var files sync.Map
+
+// openMemory is the memory of the node of c: a new one, or what an earlier node
+// with that page left.
+func openMemory(t testing.TB, c *Config) *trans.Memory {
 	t.Helper()
-	arena, err := mempool.NewArena(mempool.NewBudget(64<<20), 1<<20, 4<<20, 1<<20)
+	f, ok := files.Load(&c.Page[0])
+	if !ok {
+		fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := os.NewFile(uintptr(fd), "log")
+		t.Cleanup(func() { files.Delete(&c.Page[0]); made.Close() })
+		f = made
+		files.Store(&c.Page[0], f)
+	}
+	owner := c.ClientID
+	if id, known := Attachment(c.Page); known {
+		owner = id
+	}
+	m, err := trans.OpenMemory(f.(*os.File), mempool.NewBudget(64<<20),
+		trans.Sizes{Guaranteed: 1 << 20, Limit: 4 << 20, Largest: 1 << 20, Depth: int(c.Depth) + OwnDepth}, owner)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// assemble makes a node that is not started.
+func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
+	t.Helper()
 	b := &bench{peer: p, page: page}
 	c := Config{Name: "vol0", Export: "vol0", Peers: []abi.Addr{abi.UnixAddr("/peer")}, MaxSize: 1 << 20, Depth: 16,
-		Keepalive: time.Second, Digest: crc, Page: page, ClientID: abi.ID{9}}
+		Keepalive: time.Second, LogAge: time.Hour, Digest: crc, Page: page, ClientID: abi.ID{9}}
 	if change != nil {
 		change(&c)
 	}
-	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed, Up: b.up, Grown: b.grow})
+	c.Memory = openMemory(t, &c)
+	n, err := New(c, Env{Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed, Up: b.up, Grown: b.grow})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.user = &user{node: n, done: make(chan *trans.Trans, 64)}
-	t.Cleanup(func() { n.Close(); p.serving.Wait(); arena.Close() })
+	t.Cleanup(func() { n.Close(); p.serving.Wait(); _ = c.Memory.Close() })
 	return b
 }

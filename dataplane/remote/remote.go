@@ -31,7 +31,6 @@ import (
 	"dst/abi"
 	"dst/dataplane/conn"
 	"dst/dataplane/crypt"
-	"dst/dataplane/mempool"
 	"dst/dataplane/trans"
 )
 
@@ -48,14 +47,19 @@ type Config struct {
 	Keepalive      time.Duration
 	RequestTimeout time.Duration
 	FailAfter      time.Duration
+	LogAge         time.Duration // un-flushed writes are flushed when they are so old
 	Digest         crypt.Digest
-	Page           []byte // SavedSize bytes that outlive the daemon
-	ClientID       abi.ID // names the attachment if Page is new
+	Page           []byte        // SavedSize bytes that outlive the daemon
+	Memory         *trans.Memory // payload and log, which outlive it too; made for Depth + OwnDepth
+	ClientID       abi.ID        // names the attachment if Page is new
+	Resent         bool          // the front sends again what it had sent to an earlier daemon, as the kernel does
 }
+
+// OwnDepth is how many elements a node has for itself: to replay, and to flush.
+const OwnDepth = trans.ReplayDepth + 1
 
 // Env is what a node uses of its daemon.
 type Env struct {
-	Arena  *mempool.Arena
 	Log    zerolog.Logger
 	Notify func(abi.Event)
 	// Up is called once, by the link's goroutine, when the device's shape is
@@ -99,21 +103,22 @@ type Node struct {
 
 // knobs are what may change while a node lives.
 type knobs struct {
-	keepalive, requestTimeout, failAfter time.Duration
+	keepalive, requestTimeout, failAfter, logAge time.Duration
 }
 
 // New makes a node that contacts nobody until Start. Errors: EUCLEAN for a
 // damaged page.
 func New(c Config, env Env) (*Node, error) {
 	n := &Node{cfg: c, env: env, done: make(chan struct{}),
-		knobs: knobs{c.Keepalive, c.RequestTimeout, c.FailAfter}}
-	n.reserve = trans.NewReserve(int(c.Depth), env.Arena)
+		knobs: knobs{c.Keepalive, c.RequestTimeout, c.FailAfter, c.LogAge}}
+	n.reserve = trans.NewReserve(int(c.Depth), OwnDepth, c.Memory.Arena)
+	n.reserve.SetPressed(n.relieve)
 	hello := abi.Hello{Export: c.Export, Mode: abi.PermRW, MaxSize: c.MaxSize, Depth: c.Depth,
 		Digest: c.Digest.Name(), Keepalive: uint32(c.Keepalive.Milliseconds())}
 	if c.ReadOnly {
 		hello.Mode = abi.PermRead
 	}
-	core, err := newCore(hello, c.Size, c.Page, c.ClientID, trans.NewTable(n.reserve), n.push, time.Now())
+	core, err := newCore(&n.cfg, hello, n.reserve, n.push, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +221,15 @@ func (n *Node) Kick() {
 	if out != nil {
 		out.Flush()
 	}
+}
+
+// relieve is called when somebody is about to wait for memory that the log may
+// hold.
+func (n *Node) relieve() {
+	n.mu.Lock()
+	n.core.Relieve(time.Now())
+	n.mu.Unlock()
+	n.Kick()
 }
 
 // push queues t's frame on the present link; the core calls it, under the

@@ -12,7 +12,7 @@ import (
 // SavedSize is the size of the page that a node is remembered in, in bytes.
 const SavedSize = 4096
 
-const savedMagic = 0x4453_5453_4156_4532 // "DSTSAVE2"
+const savedMagic = 0x4453_5453_4156_4533 // "DSTSAVE3"
 
 // Offsets in the page: magic, the word that says which of two slots holds, the
 // dirty mark, and the slots.
@@ -35,7 +35,8 @@ type Saved struct {
 	StoreID  abi.ID
 	Tenure   abi.ID
 	Verifier abi.Verifier
-	Shape    Info // of the device, as its users know it
+	Era      uint32 // counts the verifiers that were seen
+	Shape    Info   // of the device, as its users know it
 }
 
 // load reads the page; a page of zeroes is a new attachment. dirty reports
@@ -56,6 +57,7 @@ func load(page []byte) (s Saved, dirty bool, err error) {
 	copy(s.StoreID[:], b[32:])
 	copy(s.Tenure[:], b[48:])
 	copy(s.Verifier[:], b[64:])
+	s.Era = ne.Uint32(b[112:])
 	s.Shape = Info{Size: ne.Uint64(b[80:]), BlockMin: ne.Uint32(b[88:]), BlockPref: ne.Uint32(b[92:]), MaxSize: ne.Uint32(b[96:]),
 		ReadOnly: b[100] != 0, Features: ne.Uint64(b[104:])}
 	return s, page[offDirty] != 0, nil
@@ -78,6 +80,7 @@ func (s *Saved) store(page []byte) {
 	ne.PutUint32(b[92:], s.Shape.BlockPref)
 	ne.PutUint32(b[96:], s.Shape.MaxSize)
 	ne.PutUint64(b[104:], s.Shape.Features)
+	ne.PutUint32(b[112:], s.Era)
 	ne.PutUint64(page[offTurn:], turn)
 	ne.PutUint64(page[offMagic:], savedMagic)
 }

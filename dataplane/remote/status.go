@@ -15,7 +15,7 @@ func (n *Node) Status() *abi.Status {
 	s := &abi.Status{
 		State: c.state, StateAge: uint64(now.Sub(c.since).Milliseconds()), Reason: c.why(),
 		Epoch: c.saved.Epoch, ClientID: c.saved.ClientID, Peer: n.peer,
-		InFlight: uint32(c.table.Len()), Unflushed: c.acked - c.flushed,
+		InFlight: uint32(c.table.Len()), Unflushed: uint64(c.log.Len()), LogBytes: c.log.Bytes(),
 	}
 	if c.saved.Known {
 		s.Verifier, s.StoreID = c.saved.Verifier, c.saved.StoreID
@@ -51,11 +51,12 @@ func (n *Node) Counters() *abi.Counters {
 
 // Set changes what may change while the node lives; nil leaves as is. Zero
 // means off and never; a keepalive is above it.
-func (n *Node) Set(keepalive, requestTimeout, failAfter *time.Duration) {
+func (n *Node) Set(keepalive, requestTimeout, failAfter, logAge *time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, k := range []struct{ to, from *time.Duration }{
 		{&n.knobs.keepalive, keepalive}, {&n.knobs.requestTimeout, requestTimeout}, {&n.knobs.failAfter, failAfter},
+		{&n.knobs.logAge, logAge},
 	} {
 		if k.from != nil {
 			*k.to = *k.from

@@ -15,7 +15,6 @@ import (
 	"dst/abi"
 	"dst/dataplane/conn"
 	"dst/dataplane/crypt"
-	"dst/dataplane/mempool"
 	"dst/dataplane/trans"
 )
 
@@ -91,11 +90,11 @@ var asked = []struct {
 
 // play runs a node with the requests of asked over one connection that is s,
 // and gives them when all have come back and the node is gone.
-func play(t *testing.T, arena *mempool.Arena, d crypt.Digest, s *tape) []*trans.Trans {
+func play(t *testing.T, memory *trans.Memory, d crypt.Digest, s *tape) []*trans.Trans {
 	c := Config{Name: "vol0", Export: "vol0", Peers: []abi.Addr{abi.UnixAddr("/peer")}, MaxSize: 1 << 20, Depth: 8,
-		Keepalive: time.Hour, Digest: d, Page: make([]byte, SavedSize), ClientID: abi.ID{9}}
+		Keepalive: time.Hour, LogAge: time.Hour, Digest: d, Memory: memory, Page: make([]byte, SavedSize), ClientID: abi.ID{9}}
 	first := true
-	n, err := New(c, Env{Arena: arena, Log: zerolog.Nop(), Notify: func(abi.Event) {},
+	n, err := New(c, Env{Log: zerolog.Nop(), Notify: func(abi.Event) {},
 		Dial: func(context.Context, abi.Addr) (conn.Stream, error) {
 			if !first {
 				return nil, unix.ECONNREFUSED
@@ -116,6 +115,7 @@ func play(t *testing.T, arena *mempool.Arena, d crypt.Digest, s *tape) []*trans.
 	n.Start()
 	<-s.closed
 	n.Close()
+	memory.Log.Trim(memory.Log.Tail(), 1)
 	if info, ok := n.Info(); ok {
 		sane(t, info)
 	}
@@ -143,21 +143,18 @@ func sane(t *testing.T, i Info) {
 	}
 }
 
-// arenaOnce is payload memory that the runs of one worker share.
-func arenaOnce(f *testing.F) *mempool.Arena {
-	arena, err := mempool.NewArena(mempool.NewBudget(4<<20), 1<<20, 1<<20, 1<<20)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { arena.Close() })
-	return arena
+// memoryOnce is the memory that the runs of one worker share.
+func memoryOnce(f *testing.F) *trans.Memory {
+	m := openMemory(f, &Config{Page: make([]byte, SavedSize), Depth: 8, ClientID: abi.ID{9}})
+	f.Cleanup(func() { _ = m.Close() })
+	return m
 }
 
 // giveBack returns what play gave.
-func giveBack(arena *mempool.Arena, all []*trans.Trans) {
+func giveBack(memory *trans.Memory, all []*trans.Trans) {
 	for _, x := range all {
 		if x.Data != nil {
-			arena.Put(x.Data)
+			memory.Arena.Put(x.Data)
 		}
 	}
 }
@@ -172,7 +169,7 @@ const (
 // FuzzPeer sends the bytes after a right handshake, with requests of all kinds
 // in flight, and compares what they do with a decoder of its own.
 func FuzzPeer(f *testing.F) {
-	arena := arenaOnce(f)
+	memory := memoryOnce(f)
 	for _, s := range peerSeeds() {
 		f.Add(s.mode, s.bytes)
 	}
@@ -190,7 +187,7 @@ func FuzzPeer(f *testing.F) {
 			}
 			return append(secondWords(), b...), true
 		})
-		all := play(t, arena, d, s)
+		all := play(t, memory, d, s)
 		done, data := expected(d, b)
 		for slot, x := range all {
 			errno, ok := done[slot]
@@ -204,7 +201,7 @@ func FuzzPeer(f *testing.F) {
 				t.Fatalf("request %d: wrong data", slot)
 			}
 		}
-		giveBack(arena, all)
+		giveBack(memory, all)
 	})
 }
 
@@ -332,7 +329,7 @@ func peerSeeds() (seeds []peerSeed) {
 // FuzzHandshake lets the fuzzer say everything. What it says in place of the
 // nonce and the digests may be made right, or no run would come far.
 func FuzzHandshake(f *testing.F) {
-	arena := arenaOnce(f)
+	memory := memoryOnce(f)
 	first := firstWords(make([]byte, 48))
 	answers := peerSeeds()[8].bytes
 	refusal := (&abi.Refuse{Code: abi.RefuseBusy, Errno: unix.EBUSY, Text: "busy"}).Append(nil)
@@ -352,8 +349,8 @@ func FuzzHandshake(f *testing.F) {
 			}
 			return b, true
 		})
-		all := play(t, arena, crc, s)
-		giveBack(arena, all)
+		all := play(t, memory, crc, s)
+		giveBack(memory, all)
 	})
 }
 

@@ -390,8 +390,8 @@ func TestLogGhosts(t *testing.T) {
 	l.SetRange(0, 1<<40, 4096)
 	for range 3 {
 		l = newLog(t, mem, newHeap(1))
-		if !l.Haunt() {
-			t.Fatal("too many")
+		if n := l.Haunt(); n != 2 {
+			t.Fatalf("%d ghosts", n)
 		}
 	}
 	for _, tt := range []struct {
@@ -411,12 +411,12 @@ func TestLogGhosts(t *testing.T) {
 	for i := range testDepth {
 		l.SetRange(i, uint64(i)*512, 512)
 	}
-	if !l.Haunt() {
-		t.Fatal("no room in an empty list")
+	if n := l.Haunt(); n != testDepth {
+		t.Fatalf("%d ghosts", n)
 	}
-	l.SetRange(0, 0, 512)
-	if l.Haunt() {
-		t.Error("one too many was taken")
+	l.SetRange(0, 100<<10, 512)
+	if n := l.Haunt(); n != testDepth || !l.Haunted(0, 512) || !l.Haunted(100<<10, 100<<10+1) {
+		t.Errorf("%d ghosts, and a range is forgotten", n)
 	}
 }
 

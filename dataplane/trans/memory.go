@@ -17,8 +17,11 @@ type Memory struct {
 	Arena *mempool.Arena
 	Log   *Log
 
+	f    *os.File
 	file *mempool.File
 	mem  []byte // the log's
+
+	limit int
 }
 
 // Sizes are what a Memory is made for; another one can not read it.
@@ -32,11 +35,16 @@ type Sizes struct {
 func (s Sizes) records() int { return min(max(s.Limit>>14, 2*s.Depth, 256), 1<<16) }
 
 // OpenMemory opens the memory that owner left in f, or makes it in an empty
-// file. Errors: EUCLEAN if it is damaged, of other sizes or of somebody else;
+// file; f stays the caller's. Errors: EUCLEAN if it is damaged, of other sizes or of somebody else;
 // ENOMEM and ENOSPC if there is no room, in the budget or in the file system.
 func OpenMemory(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (*Memory, error) {
-	m := new(Memory)
-	if err := m.open(f, b, s, owner); err != nil {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	m := &Memory{limit: s.Limit, f: os.NewFile(uintptr(fd), f.Name())}
+	if err := m.open(m.f, b, s, owner); err != nil {
+		err = errors.Join(err, m.f.Close())
 		if m.file != nil {
 			err = errors.Join(err, m.file.Close())
 		}
@@ -71,6 +79,9 @@ func (m *Memory) open(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (err
 	return nil
 }
 
+// Half is half of the payload memory that there can be, in bytes.
+func (m *Memory) Half() int { return m.limit / 2 }
+
 // Where, Piece and Put make it the log's Payload.
 func (m *Memory) Where(b []byte) mempool.Extent { return m.file.Where(b) }
 func (m *Memory) Piece(e mempool.Extent) []byte { return m.file.Piece(e) }
@@ -89,5 +100,5 @@ func (m *Memory) Close() error {
 		err = fmt.Errorf("%d bytes of payload memory are out, the log has %d: %w", out, held, unix.EBUSY)
 	}
 	m.Arena.Leave()
-	return errors.Join(err, m.file.Close(), unix.Munmap(m.mem))
+	return errors.Join(err, m.file.Close(), unix.Munmap(m.mem), m.f.Close())
 }

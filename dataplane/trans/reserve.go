@@ -31,10 +31,17 @@ func NewReserve(depth, own int, arena *mempool.Arena) *Reserve {
 		t.slot, t.span = i, -1
 		t.Request.Owner = (*request)(t)
 	})
-	for range own {
-		t := r.pool.TryGet()
+	var fronts []*Trans
+	for t := r.pool.TryGet(); t != nil; t = r.pool.TryGet() {
+		if t.slot < depth {
+			fronts = append(fronts, t)
+			continue
+		}
 		t.own = true
 		r.own.free = append(r.own.free, t)
+	}
+	for _, t := range fronts {
+		r.pool.Put(t)
 	}
 	r.own.all = own
 	return r
