@@ -284,7 +284,10 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 		{"started without a rule", export(func(n *abi.Node) { n.Flags = abi.NodeFlagStarted }), unix.EINVAL, "rule"},
 		{"unknown digest", export(func(n *abi.Node) { n.Hash = "md5" }), unix.EINVAL, "md5"},
 		{"contradiction", export(func(n *abi.Node) { n.Flags = abi.NodeFlagDirect | abi.NodeFlagBuffered }), unix.EINVAL, "exclude"},
-		{"log-age", remote(func(n *abi.Node) { n.Knobs.LogAge = number(5000) }), unix.EOPNOTSUPP, "log-age"},
+		{"log-age", remote(func(n *abi.Node) { n.Knobs.LogAge = number(5) }), unix.ERANGE, "log-age"},
+		{"log-age of an export", func() error {
+			return p.Set(&abi.Node{Name: "there", Knobs: abi.Knobs{LogAge: number(5000)}})
+		}, unix.EINVAL, "remotes"},
 		{"knob out of range", remote(func(n *abi.Node) { n.Knobs.Depth = number(0) }), unix.ERANGE, "depth"},
 		{"no peer", remote(func(n *abi.Node) { n.Addrs = nil }), unix.EDESTADDRREQ, "peer"},
 		{"no kernel driver", remote(func(n *abi.Node) { n.Attach, n.Flags = 0, abi.NodeFlagStarted }), unix.EOPNOTSUPP, "modprobe"},
