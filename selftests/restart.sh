@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 requires ip jq qemu-io nbdinfo fio
 requires_root
-plan 25
+plan 38
 
 tmpfs_dir DIR
 ns_pair A B
