@@ -75,9 +75,12 @@ type Core struct {
 	counters abi.Counters
 }
 
-// newCore is the core of a node that has not been started. Its page remembers
-// the attachment, its log what only this host has.
-func newCore(cfg *Config, hello abi.Hello, reserve *trans.Reserve, send func(*trans.Trans), now time.Time) (*Core, error) {
+// NewCore is the core of a node that has not been started. Its page remembers
+// the attachment, its log what only this host has. Fronts take transactions from
+// reserve, which has OwnDepth of the node's own; send is called with those that
+// are to be put on the present link, each of which has a hold for that (Drop).
+// Errors: EUCLEAN for a damaged page.
+func NewCore(cfg *Config, reserve *trans.Reserve, send func(*trans.Trans), now time.Time) (*Core, error) {
 	page, log := cfg.Page, cfg.Memory.Log
 	saved, dirty, err := load(page)
 	if err != nil {
@@ -86,6 +89,11 @@ func newCore(cfg *Config, hello abi.Hello, reserve *trans.Reserve, send func(*tr
 	if saved.ClientID == (abi.ID{}) {
 		saved.ClientID = cfg.ClientID
 		saved.store(page)
+	}
+	hello := abi.Hello{Export: cfg.Export, Mode: abi.PermRW, MaxSize: cfg.MaxSize, Depth: cfg.Depth,
+		Digest: cfg.Digest.Name(), Keepalive: uint32(cfg.Keepalive.Milliseconds())}
+	if cfg.ReadOnly {
+		hello.Mode = abi.PermRead
 	}
 	c := &Core{hello: hello, limit: cfg.Size, send: send, table: trans.NewTable(reserve), page: page, saved: saved,
 		log: log, reserve: reserve, digest: cfg.Digest, replay: log.Replay(saved.Era), orphaned: dirty && log.Fresh(), half: cfg.Memory.Half(),

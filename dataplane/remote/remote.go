@@ -113,12 +113,7 @@ func New(c Config, env Env) (*Node, error) {
 		knobs: knobs{c.Keepalive, c.RequestTimeout, c.FailAfter, c.LogAge}}
 	n.reserve = trans.NewReserve(int(c.Depth), OwnDepth, c.Memory.Arena)
 	n.reserve.SetPressed(n.relieve)
-	hello := abi.Hello{Export: c.Export, Mode: abi.PermRW, MaxSize: c.MaxSize, Depth: c.Depth,
-		Digest: c.Digest.Name(), Keepalive: uint32(c.Keepalive.Milliseconds())}
-	if c.ReadOnly {
-		hello.Mode = abi.PermRead
-	}
-	core, err := newCore(&n.cfg, hello, n.reserve, n.push, time.Now())
+	core, err := NewCore(&n.cfg, n.reserve, n.push, time.Now())
 	if err != nil {
 		return nil, err
 	}
