@@ -56,6 +56,10 @@ func OpenMemory(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (*Memory, 
 	return m, nil
 }
 
+// NewMemory is a Memory without a file, for who drives a core by himself: log,
+// and at most limit bytes of payload, which are the caller's.
+func NewMemory(log *Log, limit int) *Memory { return &Memory{Log: log, limit: limit} }
+
 func (m *Memory) open(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (err error) {
 	size := LogSize(s.Depth, s.records())
 	size = (size + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)

@@ -10,10 +10,19 @@ import (
 // bits of an element's number.
 const DepthMax = 1 << 12
 
+// Room is where the payload memory of requests comes from: a *mempool.Arena, or
+// what a simulator puts in its place. See there for the methods.
+type Room interface {
+	TryGet(n int) []byte
+	Get(n int, stop <-chan struct{}) (b []byte, ok bool)
+	Put(b []byte)
+	Waiting() bool
+}
+
 // Reserve is a node's fixed number of transactions and their payload memory.
 type Reserve struct {
 	pool    *mempool.Pool[Trans]
-	arena   *mempool.Arena
+	arena   Room
 	pressed func()
 
 	own struct { // the node's own transactions: no front can take them all
@@ -25,7 +34,7 @@ type Reserve struct {
 
 // NewReserve makes depth transactions (1 to DepthMax) for fronts, whose payload
 // comes from arena, and own for the node itself.
-func NewReserve(depth, own int, arena *mempool.Arena) *Reserve {
+func NewReserve(depth, own int, arena Room) *Reserve {
 	r := &Reserve{arena: arena, pressed: func() {}}
 	r.pool = mempool.New(depth+own, func(i int, t *Trans) {
 		t.slot, t.span = i, -1
