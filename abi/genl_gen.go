@@ -13,7 +13,7 @@ import (
 const (
 	FamilyName    = "dst"
 	FamilyVersion = 1
-	FamilyMaxAttr = 44
+	FamilyMaxAttr = 45
 )
 
 // Operations.
@@ -119,6 +119,44 @@ func ParseState(s string) (State, error) {
 	return State(v), err
 }
 
+// Wait: What the oldest unanswered request waits for.
+type Wait uint32
+
+const (
+	WaitNothing Wait = 1  // There is no such request.
+	WaitLink    Wait = 2  // A connection to the peer.
+	WaitFence   Wait = 3  // The export finishes what an earlier connection had started.
+	WaitReplay  Wait = 4  // Acknowledged changes that the export had lost are written again.
+	WaitOrder   Wait = 5  // An older change of the same bytes.
+	WaitLog     Wait = 6  // Room in the replay log, which is being flushed.
+	WaitKernel  Wait = 7  // The kernel, which has to send again what it had given to an earlier daemon.
+	WaitWindow  Wait = 8  // The export, which takes no more requests at a time.
+	WaitWire    Wait = 9  // The network: it was sent, and the peer is silent.
+	WaitDisk    Wait = 10 // The peer's disk: it was sent, and the peer lives.
+)
+
+var waitWords = vocabulary{"wait", []word{
+	{uint32(WaitNothing), "nothing"},
+	{uint32(WaitLink), "link"},
+	{uint32(WaitFence), "fence"},
+	{uint32(WaitReplay), "replay"},
+	{uint32(WaitOrder), "order"},
+	{uint32(WaitLog), "log"},
+	{uint32(WaitKernel), "kernel"},
+	{uint32(WaitWindow), "window"},
+	{uint32(WaitWire), "wire"},
+	{uint32(WaitDisk), "disk"},
+}}
+
+// String is the word of x, or its number in parentheses if it has none.
+func (x Wait) String() string { return waitWords.word(uint32(x)) }
+
+// ParseWait is the reverse of String. Errors: EINVAL, with the words that there are.
+func ParseWait(s string) (Wait, error) {
+	v, err := waitWords.parse(s)
+	return Wait(v), err
+}
+
 // NodeFlag: Choices of a node.
 type NodeFlag uint32
 
@@ -131,6 +169,7 @@ const (
 	NodeFlagBuffered     NodeFlag = 32  // Export: through the page cache (the default for files).
 	NodeFlagNoPartscan   NodeFlag = 64  // Remote with a kernel device: no partitions are made of it (the default is to look for them).
 	NodeFlagSole         NodeFlag = 128 // Remote: whatever single export the peer has at that address (the connector door cannot name one).
+	NodeFlagSteal        NodeFlag = 256 // In start of a remote: take the read-write place at the export from a client that lives.
 )
 
 var nodeFlagWords = vocabulary{"node flag", []word{
@@ -142,6 +181,7 @@ var nodeFlagWords = vocabulary{"node flag", []word{
 	{uint32(NodeFlagBuffered), "buffered"},
 	{uint32(NodeFlagNoPartscan), "no-partscan"},
 	{uint32(NodeFlagSole), "sole"},
+	{uint32(NodeFlagSteal), "steal"},
 }}
 
 // String is the words of x with commas between, or "none".
@@ -303,6 +343,7 @@ const (
 	AttrNodeLink           = 42 // Remote: link to the kernel's block device that bears the node's name.
 	AttrNodeUser           = 43 // Remote: who has the kernel's block device: a mount, a device on top of it, a process.
 	AttrNodeLogBytes       = 44 // Remote: payload in the replay log.
+	AttrNodeWait           = 45 // What the oldest unanswered request waits for.
 )
 
 // Attributes of the set "address": A socket address of any family, as the original carried it.
@@ -474,6 +515,7 @@ var attrNames = map[string]map[uint16]string{
 		AttrNodeLink:           "link",
 		AttrNodeUser:           "user",
 		AttrNodeLogBytes:       "log-bytes",
+		AttrNodeWait:           "wait",
 	},
 	"address": {
 		AttrAddressType:     "type",

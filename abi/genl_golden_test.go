@@ -179,12 +179,12 @@ func TestGoldenGenl(t *testing.T) {
 // TestNodeAttrsNamed: the numbers that Default lists are those of the spec.
 func TestNodeAttrsNamed(t *testing.T) {
 	set := readSpec(t).Sets[0]
-	for n, want := range map[int]string{AttrNodeName: "name", AttrNodeDepth: "depth", AttrNodeWorkers: "workers", AttrNodeDelFlags: "del-flags", AttrNodeUser: "user", AttrNodeLogBytes: "log-bytes"} {
+	for n, want := range map[int]string{AttrNodeName: "name", AttrNodeDepth: "depth", AttrNodeWorkers: "workers", AttrNodeDelFlags: "del-flags", AttrNodeUser: "user", AttrNodeLogBytes: "log-bytes", AttrNodeWait: "wait"} {
 		if got := set.Attrs[n-1].Name; got != want {
 			t.Errorf("%s: attribute %d is %s, want %s", set.Name, n, got, want)
 		}
 	}
-	if len(set.Attrs) != AttrNodeLogBytes {
-		t.Errorf("%d attributes of a node, the last one is %d", len(set.Attrs), AttrNodeLogBytes)
+	if len(set.Attrs) != AttrNodeWait {
+		t.Errorf("%d attributes of a node, the last one is %d", len(set.Attrs), AttrNodeWait)
 	}
 }

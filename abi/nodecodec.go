@@ -65,6 +65,7 @@ func (s *Status) fields() fields {
 		num64(AttrNodeOldest, &s.Oldest),
 		num64(AttrNodeUnflushed, &s.Unflushed),
 		num64(AttrNodeLogBytes, &s.LogBytes),
+		num32(AttrNodeWait, &s.Wait),
 		one(AttrNodePeer, &s.Peer),
 		text(AttrNodeKernelDevice, &s.Device),
 		text(AttrNodeLink, &s.Link),

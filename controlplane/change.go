@@ -38,7 +38,13 @@ func (d *Door) start(r *genl.Request) error {
 	if err := decode(r, &n); err != nil {
 		return err
 	}
-	return d.plane.Start(n.Name)
+	switch n.Flags {
+	case 0:
+		return d.plane.Start(n.Name)
+	case abi.NodeFlagSteal:
+		return d.plane.Steal(n.Name)
+	}
+	return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("start knows the flag steal only: leave the others out: %w", unix.EINVAL))
 }
 
 func (d *Door) set(r *genl.Request) error {

@@ -22,6 +22,9 @@ type Plane interface {
 	AddExport(n *abi.Node) error
 	Del(name string, force bool) error
 	Start(name string) error
+	// Steal starts a remote that takes the read-write place at its export from a
+	// client that lives.
+	Steal(name string) error
 	// Set changes the knobs of n that are not nil and the flags in n.Mask.
 	Set(n *abi.Node) error
 	// Crypto copies what it keeps: the keys of c are erased when it returns.

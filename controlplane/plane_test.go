@@ -86,6 +86,13 @@ func (p *fakePlane) Del(name string, force bool) error {
 	})
 }
 
+func (p *fakePlane) Steal(name string) error {
+	return p.with(name, func(n *abi.Node) error {
+		n.Flags |= abi.NodeFlagStarted | abi.NodeFlagSteal
+		return nil
+	})
+}
+
 func (p *fakePlane) Start(name string) error {
 	return p.with(name, func(n *abi.Node) error {
 		n.Status.State = abi.StateServing

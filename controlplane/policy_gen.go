@@ -98,6 +98,7 @@ var operations = map[uint8]operation{
 		admin: true,
 		do: pick("start", setNode,
 			abi.AttrNodeName,
+			abi.AttrNodeFlags,
 		),
 	},
 	abi.CmdGet: {
@@ -173,8 +174,8 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeExport:         {Name: "export", Kind: genl.String, Max: 31},
 	abi.AttrNodeAttach:         {Name: "attach", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "none"}, {Number: 2, Word: "nbd"}, {Number: 3, Word: "socket"}}},
 	abi.AttrNodeSocket:         {Name: "socket", Kind: genl.String, Min: 2, Max: 107},
-	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0xff},
-	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0xff},
+	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0x1ff},
+	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0x1ff},
 	abi.AttrNodeMaxPages:       {Name: "max-pages", Kind: genl.U32, Min: 1, Max: 8192},
 	abi.AttrNodeDepth:          {Name: "depth", Kind: genl.U32, Min: 1, Max: 4096},
 	abi.AttrNodeArena:          {Name: "arena", Kind: genl.U64},
@@ -209,6 +210,7 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeLink:           {Name: "link", Kind: genl.String},
 	abi.AttrNodeUser:           {Name: "user", Kind: genl.String, Multi: true},
 	abi.AttrNodeLogBytes:       {Name: "log-bytes", Kind: genl.U64},
+	abi.AttrNodeWait:           {Name: "wait", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "nothing"}, {Number: 2, Word: "link"}, {Number: 3, Word: "fence"}, {Number: 4, Word: "replay"}, {Number: 5, Word: "order"}, {Number: 6, Word: "log"}, {Number: 7, Word: "kernel"}, {Number: 8, Word: "window"}, {Number: 9, Word: "wire"}, {Number: 10, Word: "disk"}}},
 }}
 
 // setAddress: A socket address of any family, as the original carried it.

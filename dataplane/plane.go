@@ -195,6 +195,18 @@ func (p *Plane) Start(name string) error {
 	})
 }
 
+// Steal starts a remote that takes the read-write place at its export from a
+// client that lives; started already, it does so with its next connection.
+func (p *Plane) Steal(name string) error {
+	return p.change(name, abi.EventKindStart, func(at *place) error {
+		r, ok := at.node.(*remoteNode)
+		if !ok {
+			return abi.Blame(abi.AttrNodeFlags, fmt.Errorf("node %q is no remote that could take a place: leave steal out: %w", name, unix.EOPNOTSUPP))
+		}
+		return r.steal()
+	})
+}
+
 // Set changes the given values of a node.
 func (p *Plane) Set(n *abi.Node) error {
 	if err := checkSet(n); err != nil {

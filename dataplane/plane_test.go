@@ -431,6 +431,41 @@ func TestSizesFollow(t *testing.T) {
 	size("disk0", 8<<20)
 }
 
+// TestStealTakesThePlace: a second client is refused while the first lives; with
+// steal it is served, and the first can not go on.
+func TestStealTakesThePlace(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	defer p.Close()
+	at := w.pair(p)
+	ok(t, p.AddRemote(&abi.Node{Name: "disk1", Export: "vol0", Addrs: []abi.Addr{at}, Attach: abi.AttachNone, Flags: abi.NodeFlagStarted}))
+	for {
+		n, err := p.Get("disk1")
+		ok(t, err)
+		if strings.Contains(n.Status.Reason, "refused") {
+			break
+		}
+		<-w.changed
+	}
+	if err := p.Steal("vol0"); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("an export stole: %v", err)
+	}
+	ok(t, p.Steal("disk1"))
+	w.await(p, "disk1", abi.StateEstablished)
+	for { // the first is refused as long as the second lives
+		n, err := p.Get("disk0")
+		ok(t, err)
+		if strings.Contains(n.Status.Reason, "writes there") {
+			break
+		}
+		<-w.changed
+	}
+	ok(t, p.Del("disk1", false))
+	if n := w.await(p, "disk0", abi.StateFailed); !strings.Contains(n.Status.Reason, "another client") {
+		t.Fatal(n.Status.Reason)
+	}
+}
+
 // nbdConn is the smallest NBD client: one request at a time.
 type nbdConn struct{ net.Conn }
 

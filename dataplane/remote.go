@@ -142,6 +142,15 @@ func (r *remoteNode) start() error {
 	return nil
 }
 
+// steal starts it if need be, to take the place from whoever has it.
+func (r *remoteNode) steal() error {
+	if err := r.start(); err != nil {
+		return err
+	}
+	r.link.Steal()
+	return nil
+}
+
 // export is the name to ask the peer for; "" is whatever single one it has.
 func (r *remoteNode) export() string {
 	if r.conf.Flags&abi.NodeFlagSole != 0 {

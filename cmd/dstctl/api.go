@@ -14,6 +14,7 @@ type api interface {
 	AddExport(ctx context.Context, n *abi.Node) error
 	Del(ctx context.Context, name string, force bool) error
 	Start(ctx context.Context, name string) error
+	Steal(ctx context.Context, name string) error
 	Set(ctx context.Context, n *abi.Node) error
 	Crypto(ctx context.Context, c *abi.Crypto) error
 	AddRule(ctx context.Context, name string, r abi.Rule) error

@@ -12,7 +12,7 @@ import (
 
 func TestComplete(t *testing.T) {
 	for words, want := range map[string]string{
-		"":                            "export remote security crypto start del show stats sys monitor help",
+		"":                            "export remote security crypto start del show node stats sys monitor help",
 		"s":                           "security start show stats sys",
 		"-":                           "-V -b -br -d -force -h -help -j -n -o -p -s -t -wait",
 		"-j -p ex":                    "export",

@@ -111,6 +111,11 @@ func (d *fakeDaemon) Start(_ context.Context, name string) error {
 	return err
 }
 
+func (d *fakeDaemon) Steal(_ context.Context, name string) error {
+	_, err := d.find("steal", name)
+	return err
+}
+
 func (d *fakeDaemon) Set(_ context.Context, n *abi.Node) error {
 	_, err := d.find("set", n.Name)
 	if err == nil {

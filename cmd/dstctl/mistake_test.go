@@ -19,7 +19,7 @@ func TestMistakes(t *testing.T) {
 	const peer = "remote add r peer tcp:10.0.0.1:9 "
 	for _, tt := range []struct{ command, sentence string }{
 		// objects, commands, options
-		{"^expotr add", `unknown object "expotr": expected one of export, remote, security, crypto, start, del, show, stats, sys, monitor, help; did you mean "export"?`},
+		{"^expotr add", `unknown object "expotr": expected one of export, remote, security, crypto, start, del, show, node, stats, sys, monitor, help; did you mean "export"?`},
 		{"^config show", `unknown object "config": expected one of export,`},
 		{"^sh", `unknown object "sh"`},
 		{"export ^ad v", `unknown command "ad" of export: expected one of add, set, show, help; did you mean "add"?`},
@@ -55,7 +55,7 @@ func TestMistakes(t *testing.T) {
 		{"crypto set v threads ^1025", `threads 1025 is out of range: write 0 to 1024`},
 		{"del v ^forse", `unknown word "forse": expected force; did you mean "force"?`},
 		{"start", `NAME is missing`},
-		{"start v ^w", `unknown word "w": nothing may follow here`},
+		{"start v ^w", `unknown word "w": expected steal`},
 		{"sys show ^x", `nothing may follow here`},
 		{"help ^foo", `unknown object "foo"`},
 		{"help export ^foo", `unknown command "foo" of export`},

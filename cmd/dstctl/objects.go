@@ -13,7 +13,7 @@ var objects []*object
 func init() {
 	objects = []*object{
 		exportObject(), remoteObject(), securityObject(), cryptoObject(),
-		startObject(), delObject(), showObject(), statsObject(), sysObject(), monitorObject(), helpObject(),
+		startObject(), delObject(), showObject(), nodeObject(), statsObject(), sysObject(), monitorObject(), helpObject(),
 	}
 }
 

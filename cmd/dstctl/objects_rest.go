@@ -25,8 +25,12 @@ func startObject() *object {
 	return &object{name: "start", doc: "start a node", verbs: []*verb{
 		{doc: "Start a node.", run: runStart,
 			more: "An export accepts clients from now on. A remote calls its peer: the command waits until requests can flow " +
-				"(-wait, 10s by default), and ends with exit status 5 and the reason when they cannot yet; the remote keeps trying.",
-			args: []*arg{argName}, example: []string{"start vol0", "-wait 1m start disk0"}},
+				"(-wait, 10s by default), and ends with exit status 5 and the reason when they cannot yet; the remote keeps trying. " +
+				"An export has one read-write client; while that one lives others are refused. With steal this one takes its place, and that one can not go on: " +
+				"it is refused, and fails when it is let in again, because somebody else may have written.",
+			args: []*arg{argName,
+				{word: "steal", attr: abi.AttrNodeFlags, doc: "take the read-write place from a client that lives (a remote)", put: putFlag(abi.NodeFlagSteal)}},
+			example: []string{"start vol0", "-wait 1m start disk0", "start disk0 steal"}},
 	}}
 }
 

@@ -98,8 +98,8 @@ func (s *session) details(d *detailsView) (lines []string) {
 		lines = append(lines, strings.Join(words, " "))
 		chunk = chunk[n:]
 	}
-	lines = append(lines, fmt.Sprintf("block-min %d max-size %d in-flight %d oldest %s unflushed %d log-bytes %d epoch %d",
-		d.BlockMin, d.MaxSize, d.InFlight, textTime(d.Oldest), d.Unflushed, d.LogBytes, d.Epoch))
+	lines = append(lines, fmt.Sprintf("block-min %d max-size %d in-flight %d oldest %s wait %s unflushed %d log-bytes %d epoch %d",
+		d.BlockMin, d.MaxSize, d.InFlight, textTime(d.Oldest), d.Wait, d.Unflushed, d.LogBytes, d.Epoch))
 	ids := ""
 	for _, id := range [][2]string{{"peer", d.Peer}, {"client-id", d.ClientID}, {"store-id", d.StoreID}, {"verifier", d.Verifier}} {
 		if id[1] != "" {

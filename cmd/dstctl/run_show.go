@@ -94,7 +94,7 @@ func (s *session) nodes(r *request) (nodes []*abi.Node, err error) {
 	}
 	fit := nodes[:0]
 	for _, n := range nodes {
-		if r.object.name == "show" || n.Kind.String() == r.object.name {
+		if r.object.name == "show" || r.object.name == "node" || n.Kind.String() == r.object.name {
 			fit = append(fit, n)
 		}
 	}

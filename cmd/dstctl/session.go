@@ -99,7 +99,12 @@ func runAddRemote(s *session, r *request) error {
 }
 
 func runStart(s *session, r *request) error {
-	err := s.ask(func(ctx context.Context, d api) error { return d.Start(ctx, r.name) })
+	err := s.ask(func(ctx context.Context, d api) error {
+		if r.node.Flags&abi.NodeFlagSteal != 0 {
+			return d.Steal(ctx, r.name)
+		}
+		return d.Start(ctx, r.name)
+	})
 	if err == nil {
 		s.started = append(s.started, &waits{r: r})
 	}

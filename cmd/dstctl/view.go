@@ -56,6 +56,7 @@ type detailsView struct {
 	MaxSize   uint32        `json:"max_size"`
 	InFlight  uint32        `json:"in_flight"`
 	Oldest    uint64        `json:"oldest_ms"`
+	Wait      string        `json:"wait"`
 	Unflushed uint64        `json:"unflushed"`
 	LogBytes  uint64        `json:"log_bytes"`
 	Sessions  []sessionView `json:"sessions"`
@@ -145,7 +146,7 @@ func viewNode(n *abi.Node, c *abi.Counters, o options) nodeView {
 func viewDetails(n *abi.Node) *detailsView {
 	s := n.Status
 	d := &detailsView{Settings: viewSettings(n), Epoch: s.Epoch, BlockMin: s.BlockMin, MaxSize: s.MaxSize,
-		InFlight: s.InFlight, Oldest: s.Oldest, Unflushed: s.Unflushed, LogBytes: s.LogBytes,
+		InFlight: s.InFlight, Oldest: s.Oldest, Wait: waitWord(s.Wait), Unflushed: s.Unflushed, LogBytes: s.LogBytes,
 		Sessions: []sessionView{}, Rules: viewRules("", s.Rules), History: []changeView{}}
 	if !s.Peer.IsZero() {
 		d.Peer = s.Peer.String()

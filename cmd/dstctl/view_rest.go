@@ -130,6 +130,7 @@ var flagWord = []struct {
 	{abi.NodeFlagBuffered, "buffered"},
 	{abi.NodeFlagNoPartscan, "no-partscan"},
 	{abi.NodeFlagSole, "sole"},
+	{abi.NodeFlagSteal, "steal"},
 }
 
 func flagWords(flags abi.NodeFlag) []string {

@@ -41,6 +41,12 @@ func (c *Client) Start(ctx context.Context, name string) error {
 	return c.act(ctx, abi.CmdStart, &abi.Node{Name: name})
 }
 
+// Steal starts a remote that takes the read-write place at its export from a
+// client that lives: that one fails. For the administrator to decide.
+func (c *Client) Steal(ctx context.Context, name string) error {
+	return c.act(ctx, abi.CmdStart, &abi.Node{Name: name, Flags: abi.NodeFlagSteal})
+}
+
 // Set changes what may change while a node lives: knobs that are not nil, and
 // the flags in n.Mask. Errors: ENODEV, EINVAL.
 func (c *Client) Set(ctx context.Context, n *abi.Node) error {

@@ -68,6 +68,7 @@ type Core struct {
 	undurable   time.Time // since when the log has something that no flush covers
 	flushing    bool      // a flush of the core's own is filed
 	flushLost   bool      // one was on the link that broke
+	draining    bool      // the export says that it waits for what an earlier link had started
 	flushFails  int
 	replayFails int
 	fatal       unix.Errno // failed or closed: what every request gets
@@ -122,6 +123,7 @@ func (c *Core) Dial(now time.Time, why string) {
 // epoch is new and remembered before anybody sees it.
 func (c *Core) Connected(now time.Time) abi.Hello {
 	c.saved.Epoch++
+	c.draining = false
 	c.saved.store(c.page)
 	c.set(abi.StateHandshake, now, "")
 	h := c.hello
@@ -151,6 +153,7 @@ func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 		return true, fmt.Errorf("the export can not take back what it acknowledged and lost: %d times %w", c.replayFails, unix.EIO)
 	}
 	c.adopt(w)
+	c.hello.Steal, c.draining = false, false
 	return false, nil
 }
 

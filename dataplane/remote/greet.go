@@ -41,6 +41,7 @@ func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
 		}
 		switch h.Cmd {
 		case abi.MsgDraining:
+			l.node.step(func(c *Core, _ time.Time) { c.draining = true })
 			if limit := l.node.overdue(); limit > 0 {
 				return nil, fmt.Errorf("the peer waits for requests of the old session: %w", unix.ETIMEDOUT)
 			}

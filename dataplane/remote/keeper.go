@@ -61,6 +61,7 @@ func (l *link) keep(done <-chan struct{}) {
 	age := time.NewTicker(l.node.logTick())
 	defer age.Stop()
 	heard, sent := l.in.Frames(), l.out.Progress()
+	l.node.quiet.Store(false)
 	silent := 0
 	for {
 		select {
@@ -78,6 +79,7 @@ func (l *link) keep(done <-chan struct{}) {
 		}
 		l.node.cfg.Memory.Arena.Trim()
 		silent, heard = missed(silent, heard, l.in.Frames())
+		l.node.quiet.Store(silent > 1)
 		if p := l.out.Progress(); p != sent {
 			sent = p
 		} else if !l.out.Pending() && l.ping.free() {

@@ -23,6 +23,7 @@ package remote
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -99,6 +100,8 @@ type Node struct {
 
 	cancel context.CancelCauseFunc // nil until started
 	done   chan struct{}           // closed when run has ended
+
+	quiet atomic.Bool // the peer of the present link has missed a keepalive
 }
 
 // knobs are what may change while a node lives.
@@ -149,6 +152,14 @@ func (n *Node) Close() {
 		cancel(nil)
 		<-n.done
 	}
+}
+
+// Steal makes the node ask for the read-write place although another client has
+// it and lives, until it has got it. Who has got it already keeps it.
+func (n *Node) Steal() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.core.hello.Steal = n.core.gate == gateClosed
 }
 
 // Fail ends the service of a started node for good, as if the export had broken

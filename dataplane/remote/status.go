@@ -23,9 +23,9 @@ func (n *Node) Status() *abi.Status {
 	if c.info != nil {
 		s.BlockMin, s.MaxSize, s.Perm = c.info.BlockMin, c.info.MaxSize, c.welcome.Mode
 	}
-	if t := c.table.First(); t != nil {
-		s.Oldest = uint64(now.Sub(t.Born).Milliseconds())
-	}
+	var oldest time.Duration
+	oldest, s.Wait = c.Waits(now, n.quiet.Load())
+	s.Oldest = uint64(oldest.Milliseconds())
 	for _, h := range c.history {
 		s.Transitions = append(s.Transitions, abi.Transition{State: h.state, Reason: h.reason,
 			Age: uint64(now.Sub(h.at).Milliseconds())})

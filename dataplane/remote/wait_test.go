@@ -1,0 +1,90 @@
+package remote
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+	"dst/dataplane/trans"
+)
+
+// TestWaits: the status tells what the oldest request waits for.
+func TestWaits(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		b.state(t, abi.StateEstablished)
+		waits := func(want abi.Wait) {
+			t.Helper()
+			synctest.Wait()
+			if s := b.node.Status(); s.Wait != want {
+				t.Fatalf("it waits for %v, want %v (%v, %d in flight)", s.Wait, want, s.State, s.InFlight)
+			}
+		}
+		waits(abi.WaitNothing)
+		p.set(func(p *peer) { p.on = hold(func(*abi.Header) bool { return true }) })
+		b.submit(trans.Write, 0, pattern('a', 512))
+		b.submit(trans.Write, 0, pattern('b', 512))
+		waits(abi.WaitDisk)
+		time.Sleep(5 * time.Second)
+		waits(abi.WaitDisk) // its PINGs are answered: it lives
+		if s := b.node.Status(); s.Oldest != 5000 || s.State != abi.StateEstablished {
+			t.Fatalf("%d ms, %v", s.Oldest, s.State)
+		}
+		p.set(func(p *peer) { p.mute = true })
+		time.Sleep(3500 * time.Millisecond)
+		waits(abi.WaitWire) // silent
+		p.set(func(p *peer) { p.dialErr = unix.ECONNREFUSED })
+		p.cut()
+		waits(abi.WaitLink)
+		time.Sleep(time.Minute)
+		waits(abi.WaitLink)
+	})
+}
+
+// TestWaitsForReplay: what was lost is written again before anything else.
+func TestWaitsForReplay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		b.do(trans.Write, 0, pattern('a', 512))
+		p.set(func(p *peer) {
+			p.welcome.Verifier[0]++
+			p.on = hold(func(*abi.Header) bool { return true })
+		})
+		p.cut()
+		b.submit(trans.Read, 4096, make([]byte, 512))
+		time.Sleep(time.Second)
+		if s := b.node.Status(); s.Wait != abi.WaitReplay || s.State != abi.StateRecovery || s.LogBytes != 512 {
+			t.Fatalf("%v for %v, %d bytes in the log", s.State, s.Wait, s.LogBytes)
+		}
+		p.set(func(p *peer) { p.on = nil })
+		p.cut()
+		if errno, _ := b.wait(); errno != 0 {
+			t.Fatal(errno)
+		}
+	})
+}
+
+// TestSteal: the wish is said until it is granted, and not again.
+func TestSteal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.set(func(p *peer) { p.dialErr = unix.ECONNREFUSED })
+		b := start(t, p, nil)
+		time.Sleep(time.Second)
+		b.node.Steal()
+		p.set(func(p *peer) { p.dialErr = nil })
+		time.Sleep(2 * time.Second)
+		b.state(t, abi.StateEstablished)
+		b.node.Steal() // it has the place
+		p.cut()
+		time.Sleep(time.Second)
+		if !p.hellos[0].Steal || p.hellos[1].Steal {
+			t.Fatalf("%v, then %v", p.hellos[0].Steal, p.hellos[1].Steal)
+		}
+	})
+}
