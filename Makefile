@@ -6,6 +6,7 @@ DESTDIR ?=
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
 UNITDIR ?= /etc/systemd/system
+UDEVDIR ?= /etc/udev/rules.d
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 
@@ -91,11 +92,14 @@ cross: ## amd64 and arm64 build; 386 and s390x compile, tests too
 	  GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./... || exit 1; \
 	done
 
-install: build ## binaries, systemd unit, manual pages and completion below $(DESTDIR)$(PREFIX)
-	install -d '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(UNITDIR)'
+install: build ## binaries, systemd units, udev rule, manual pages and completion below $(DESTDIR)$(PREFIX)
+	install -d '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(UDEVDIR)'
 	install -m 755 bin/dstd bin/dstctl '$(DESTDIR)$(SBINDIR)/'
-	sed 's|@SBINDIR@|$(SBINDIR)|g' tools/packaging/dstd.service > '$(DESTDIR)$(UNITDIR)/dstd.service'
-	chmod 644 '$(DESTDIR)$(UNITDIR)/dstd.service'
+	@for unit in dstd dstd-shutdown; do \
+	  sed 's|@SBINDIR@|$(SBINDIR)|g' tools/packaging/$$unit.service > '$(DESTDIR)$(UNITDIR)'/$$unit.service && \
+	  chmod 644 '$(DESTDIR)$(UNITDIR)'/$$unit.service || exit 1; \
+	done
+	install -m 644 tools/packaging/60-dst.rules '$(DESTDIR)$(UDEVDIR)/'
 	install -d '$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)'
 	install -m 644 tools/completion/dstctl.bash '$(DESTDIR)$(BASHDIR)/dstctl'
 	install -m 644 tools/completion/_dstctl '$(DESTDIR)$(ZSHDIR)/_dstctl'

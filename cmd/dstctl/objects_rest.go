@@ -1,6 +1,10 @@
 package main
 
-import "dst/abi"
+import (
+	"math"
+
+	"dst/abi"
+)
 
 func cryptoObject() *object {
 	file := func(word, with string, attr uint16, doc string, at func(*request) *string) *arg {
@@ -64,6 +68,11 @@ func sysObject() *object {
 	return &object{name: "sys", doc: "the daemon itself", verbs: []*verb{
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show the daemon, and which protections took effect.", run: runSys,
 			example: []string{"sys show"}},
+		{name: "shutdown", doc: "Let no I/O of this host wait for long, because it goes down.", run: runShutdown,
+			more: "Remotes whose peer is gone fail after TIME, those that already wait for longer at once, so that file systems can be unmounted. " +
+				"What is connected is not touched. The unit dstd-shutdown.service does this when the host goes down.",
+			args:    []*arg{{word: "after", kind: kindTime, min: 1, max: math.MaxUint32, doc: "how long requests may wait for a peer from now on (default 10s)", put: putTime(func(r *request) **uint32 { return &r.node.Knobs.FailAfter })}},
+			example: []string{"sys shutdown", "sys shutdown after 1s"}},
 	}}
 }
 
