@@ -16,6 +16,8 @@ cut after N bytes dir DIR mode MODE
 corrupt at N dir DIR
 blackhole on
 blackhole off
+blackhole on dir DIR
+blackhole off dir DIR
 refuse on
 refuse off
 delay TIME
@@ -49,6 +51,12 @@ func (p *Proxy) Do(line string) (string, error) {
 		p.CorruptAt(dir, n)
 	case is(w, "blackhole on"), is(w, "blackhole off"):
 		p.Blackhole(w[1] == "on")
+	case is(w, "blackhole on dir DIR"), is(w, "blackhole off dir DIR"):
+		dir, err := parseDir(w[3])
+		if err != nil {
+			return "", err
+		}
+		p.BlackholeOf(dir, w[1] == "on")
 	case is(w, "refuse on"), is(w, "refuse off"):
 		p.Refuse(w[1] == "on")
 	case is(w, "delay TIME"):

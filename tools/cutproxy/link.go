@@ -2,6 +2,7 @@ package cutproxy
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,7 @@ func (l *link) run() {
 
 // dial connects the other side, as soon as no hole is in the way.
 func (l *link) dial() bool {
-	if !l.pass() {
+	if !l.pass(Up, Down) {
 		return false
 	}
 	c, err := net.Dial(l.p.target.Network(), l.p.target.String())
@@ -77,11 +78,12 @@ func (l *link) dial() bool {
 	return !l.silent
 }
 
-// pass waits while there is a black hole; false if the link is dead.
-func (l *link) pass() bool {
+// pass waits while there is a black hole in one of these directions; false if the link is dead.
+func (l *link) pass(dirs ...Dir) bool {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
-	for l.p.hole && !l.dead {
+	hole := func(dir Dir) bool { return l.p.hole[dir] }
+	for slices.ContainsFunc(dirs, hole) && !l.dead {
 		l.p.open.Wait()
 	}
 	return !l.dead
@@ -122,7 +124,7 @@ func (l *link) write(dir Dir, queue <-chan chunk) {
 	to := l.side[1-dir].conn
 	for c := range queue {
 		time.Sleep(time.Until(c.due))
-		if !l.pass() {
+		if !l.pass(dir) {
 			continue
 		}
 		b, cut := l.p.take(dir, c.buf)

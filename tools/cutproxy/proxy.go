@@ -45,7 +45,7 @@ type Proxy struct {
 	open    *sync.Cond // the hole was closed, a link or the proxy ended
 	links   map[*link]struct{}
 	stats   Stats
-	hole    bool
+	hole    [2]bool // by Dir
 	refuse  bool
 	closed  bool
 	delay   time.Duration
@@ -134,8 +134,14 @@ func (p *Proxy) CorruptAt(dir Dir, n uint64) <-chan struct{} {
 // Blackhole stops all bytes, also those of new connections, which are accepted but not forwarded. When it is switched off
 // everything goes on where it stood and no byte is missing.
 func (p *Proxy) Blackhole(on bool) {
+	p.BlackholeOf(Up, on)
+	p.BlackholeOf(Down, on)
+}
+
+// BlackholeOf does so in one direction: what goes the other way still arrives. A new connection needs both.
+func (p *Proxy) BlackholeOf(dir Dir, on bool) {
 	p.mu.Lock()
-	p.hole = on
+	p.hole[dir] = on
 	p.open.Broadcast()
 	p.mu.Unlock()
 }

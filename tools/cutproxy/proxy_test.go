@@ -207,6 +207,29 @@ func TestBlackhole(t *testing.T) {
 	far.Close()
 }
 
+func TestOneWayLoss(t *testing.T) {
+	for _, dir := range []Dir{Up, Down} {
+		r := newRig(t, "tcp")
+		ends := r.pair()
+		r.BlackholeOf(dir, true)
+		_, _ = ends[dir].Write(pattern8(5))
+		_, _ = ends[1-dir].Write(pattern8(9))
+		expect(t, ends[dir], pattern8(9))
+		blocked(t, ends[1-dir])
+		late := r.dial()
+		_, _ = late.Write(pattern8(7))
+		blocked(t, late)
+		r.BlackholeOf(dir, false)
+		expect(t, ends[1-dir], pattern8(5))
+		far, err := r.ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, far, pattern8(7))
+		far.Close()
+	}
+}
+
 func TestHalfClose(t *testing.T) {
 	r := newRig(t, "tcp")
 	ends := r.pair()
@@ -284,6 +307,8 @@ func TestDo(t *testing.T) {
 		{line: "corrupt at 7 dir down", says: "ok"},
 		{line: "blackhole on", says: "ok"},
 		{line: "blackhole off", says: "ok"},
+		{line: "blackhole on dir up", says: "ok"},
+		{line: "blackhole off dir down", says: "ok"},
 		{line: "refuse on", says: "ok"},
 		{line: "refuse off", says: "ok"},
 		{line: "delay 20ms", says: "ok"},
@@ -296,6 +321,7 @@ func TestDo(t *testing.T) {
 		{line: "cut after 1 bytes dir left mode fin", bad: true},
 		{line: "cut after 1 bytes dir up mode no", bad: true},
 		{line: "blackhole", bad: true},
+		{line: "blackhole on dir left", bad: true},
 		{line: "", bad: true},
 		{line: "stats now please", bad: true},
 	}
