@@ -3,7 +3,10 @@ package dataplane
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,14 +53,15 @@ func (f socketFront) describe(s *abi.Status) { s.Users = f.users() }
 // kernelFront is the kernel's block device.
 type kernelFront struct {
 	*nbd.Disk
-	link string
+	plane *Plane
+	link  string
 }
 
 func (f kernelFront) users() []string          { return nbd.Users(f.Path()) }
 func (f kernelFront) release(force bool) error { return f.Detach(force) }
 func (f kernelFront) resize(size uint64) error { return f.Resize(size) }
 func (f kernelFront) describe(status *abi.Status) {
-	status.Device, status.Link, status.Users = f.Path(), f.link, f.users()
+	status.Device, status.Link, status.Users = f.Path(), f.link, f.plane.usersOf(f.Path())
 }
 
 // newFront offers the device of link as c says; nil if it is not to be offered.
@@ -86,7 +90,8 @@ func (r *remoteNode) newFront(link *remote.Node) (front, error) {
 		if err != nil {
 			return nil, err
 		}
-		return kernelFront{d, to}, nil
+		r.plane.lookout.mind(d.Path())
+		return kernelFront{d, r.plane, to}, nil
 	}
 	return nil, nil
 }
@@ -156,6 +161,40 @@ func (l *leftover) release(force bool) error {
 // describe is what show tells of it.
 func (l *leftover) describe(s *abi.Status) {
 	if l != nil {
-		s.Device, s.Users = l.path, nbd.Users(l.path)
+		s.Device, s.Users = l.path, l.plane.usersOf(l.path)
 	}
+}
+
+// usersFresh is how long it is good enough to know who has the devices: who
+// shows all nodes asks for each of them.
+const usersFresh = 500 * time.Millisecond
+
+// lookout remembers who had the kernel devices.
+type lookout struct {
+	sync.Mutex
+	at    time.Time
+	paths []string // all that were asked about so far
+	users map[string][]string
+}
+
+// mind adds a device to those that are looked for.
+func (l *lookout) mind(path string) {
+	l.Lock()
+	defer l.Unlock()
+	if !slices.Contains(l.paths, path) {
+		l.paths, l.at = append(l.paths, path), time.Time{}
+	}
+}
+
+// usersOf is who has the kernel device at path, as of a moment ago. What is
+// refused because of it is looked at anew.
+func (p *Plane) usersOf(path string) []string {
+	l := &p.lookout
+	l.mind(path)
+	l.Lock()
+	defer l.Unlock()
+	if time.Since(l.at) > usersFresh {
+		l.users, l.at = nbd.UsersOf(l.paths...), time.Now()
+	}
+	return l.users[path]
 }

@@ -61,6 +61,8 @@ type Plane struct {
 	driver     *nbd.Driver
 	openDriver func(zerolog.Logger) (*nbd.Driver, error) // nbd.OpenDriver, but for tests
 
+	lookout lookout
+
 	mu      sync.Mutex // guards what follows, never held across work
 	places  map[string]*place
 	sockets map[string]string // path of a front's socket: its node

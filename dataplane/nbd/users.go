@@ -14,28 +14,41 @@ import (
 // partitions: "mounted on /mnt", "swap", "held by md0", "open in process 123
 // (fio)". This process does not count. Nothing of it waits for the device.
 // Anybody may call it.
-func Users(path string) []string {
-	index, ok := indexOf(path)
-	if !ok {
-		return nil
+func Users(path string) []string { return UsersOf(path)[path] }
+
+// UsersOf is Users for several devices at the price of one: the processes of
+// the machine are looked through once. Devices that nobody has are missing.
+func UsersOf(paths ...string) map[string][]string {
+	byIndex := make(map[int]string, len(paths))
+	var all []int
+	for _, path := range paths {
+		if index, ok := indexOf(path); ok {
+			byIndex[index], all = path, append(all, index)
+		}
 	}
-	return system().users(index)
+	found := make(map[string][]string, len(paths))
+	if len(all) == 0 {
+		return found
+	}
+	for index, users := range system().usersOf(all) {
+		found[byIndex[index]] = users
+	}
+	return found
 }
 
 // opened begins the users that have nothing but a file open.
 const opened = "open in process"
 
-func (h host) users(index int) []string {
-	v := view{host: h, names: append([]string{nodeName(index)}, h.parts(index)...)}
-	for i, name := range v.names {
-		dir := h.block(index)
-		if i > 0 {
-			dir = h.block(index, name)
+func (h host) users(index int) []string { return h.usersOf([]int{index})[index] }
+
+func (h host) usersOf(all []int) map[int][]string {
+	v := view{host: h, names: map[string]bool{}, devs: map[string]int{}, found: map[int][]string{}}
+	for _, index := range all {
+		v.add(nodeName(index), h.block(index), index)
+		for _, part := range h.parts(index) {
+			v.add(part, h.block(index, part), index)
 		}
-		v.devs = append(v.devs, read(filepath.Join(dir, "dev")))
-		v.holders(dir)
 	}
-	v.devs = slices.DeleteFunc(v.devs, func(dev string) bool { return dev == "" })
 	v.mounts()
 	v.swaps()
 	v.loops()
@@ -43,38 +56,48 @@ func (h host) users(index int) []string {
 	return v.found
 }
 
-// view is one look at who has a device.
+// view is one look at who has some devices.
 type view struct {
 	host  host
-	names []string // the device and its partitions
-	devs  []string // their numbers, "43:0"
-	found []string
+	names map[string]bool // the devices and their partitions
+	devs  map[string]int  // their numbers, "43:0": the device's index
+	found map[int][]string
 }
 
-// say notes a user, once.
-func (v *view) say(format string, args ...any) {
-	if text := fmt.Sprintf(format, args...); !slices.Contains(v.found, text) {
-		v.found = append(v.found, text)
+// add makes the view look for a device, or a partition of it, whose directory
+// in sysfs is dir.
+func (v *view) add(name, dir string, index int) {
+	v.names[name] = true
+	if dev := read(filepath.Join(dir, "dev")); dev != "" {
+		v.devs[dev] = index
+	}
+	v.holders(dir, index)
+}
+
+// say notes a user of a device, once.
+func (v *view) say(index int, format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(v.found[index], text) {
+		v.found[index] = append(v.found[index], text)
 	}
 }
 
-// has tells whether a path leads to the device. Only what lies in /dev is
-// looked at: a look at other files may wait for what they lie on.
-func (v *view) has(path string) bool {
-	if rest, ok := strings.CutPrefix(path, "/dev/"); ok {
-		return slices.Contains(v.devs, v.host.number(filepath.Join(v.host.dev, rest)))
+// has finds the device that a path leads to. Only what lies in /dev is looked
+// at: a look at other files may wait for what they lie on.
+func (v *view) has(path string) (index int, ok bool) {
+	if rest, inDev := strings.CutPrefix(path, "/dev/"); inDev {
+		index, ok = v.devs[v.host.number(filepath.Join(v.host.dev, rest))]
 	}
-	return false
+	return index, ok
 }
 
 // holders are block devices made of the device: md, dm.
-func (v *view) holders(dir string) {
+func (v *view) holders(dir string, index int) {
 	entries, _ := os.ReadDir(filepath.Join(dir, "holders"))
 	for _, e := range entries {
 		if name := read(filepath.Join(v.host.sys, "block", e.Name(), "dm", "name")); name != "" {
-			v.say("held by %s (%s)", e.Name(), name)
+			v.say(index, "held by %s (%s)", e.Name(), name)
 		} else {
-			v.say("held by %s", e.Name())
+			v.say(index, "held by %s", e.Name())
 		}
 	}
 }
@@ -94,8 +117,16 @@ func (v *view) mounts() {
 		}
 		seen[ns] = true
 		for lines := bufio.NewScanner(f); lines.Scan(); {
-			if m, ok := parseMount(lines.Text()); ok && (slices.Contains(v.devs, m.dev) || v.has(m.source)) {
-				v.say("mounted on %s", m.point)
+			m, ok := parseMount(lines.Text())
+			if !ok {
+				continue
+			}
+			index, ok := v.devs[m.dev]
+			if !ok {
+				index, ok = v.has(m.source)
+			}
+			if ok {
+				v.say(index, "mounted on %s", m.point)
 			}
 		}
 		f.Close()
@@ -134,8 +165,10 @@ func unescape(s string) string {
 func (v *view) swaps() {
 	b, _ := os.ReadFile(filepath.Join(v.host.proc, "swaps"))
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[1] == "partition" && v.has(unescape(f[0])) {
-			v.say("swap")
+		if f := strings.Fields(line); len(f) > 1 && f[1] == "partition" {
+			if index, ok := v.has(unescape(f[0])); ok {
+				v.say(index, "swap")
+			}
 		}
 	}
 }
@@ -144,8 +177,8 @@ func (v *view) swaps() {
 func (v *view) loops() {
 	files, _ := filepath.Glob(filepath.Join(v.host.sys, "block", "loop*", "loop", "backing_file"))
 	for _, f := range files {
-		if v.has(read(f)) {
-			v.say("held by %s", filepath.Base(filepath.Dir(filepath.Dir(f))))
+		if index, ok := v.has(read(f)); ok {
+			v.say(index, "held by %s", filepath.Base(filepath.Dir(filepath.Dir(f))))
 		}
 	}
 }
@@ -160,26 +193,26 @@ func (v *view) openers() {
 		dir := filepath.Join(v.host.proc, pid, "fd")
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if v.opens(filepath.Join(dir, e.Name())) {
-				v.say(opened+" %s (%s)", pid, read(filepath.Join(v.host.proc, pid, "comm")))
-				break
+			if index, ok := v.opens(filepath.Join(dir, e.Name())); ok {
+				v.say(index, opened+" %s (%s)", pid, read(filepath.Join(v.host.proc, pid, "comm")))
 			}
 		}
 	}
 }
 
-// opens tells whether an open file is the device. Whatever the link's text
-// does not rule out is asked itself: the text is of another mount namespace.
-func (v *view) opens(fd string) bool {
+// opens finds the device that an open file is. Whatever the link's text does
+// not rule out is asked itself: the text is of another mount namespace.
+func (v *view) opens(fd string) (index int, ok bool) {
 	target, err := os.Readlink(fd)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	target = strings.TrimSuffix(target, " (deleted)")
-	if !strings.Contains(target, "/dev/") && !slices.Contains(v.names, filepath.Base(target)) {
-		return false
+	if !strings.Contains(target, "/dev/") && !v.names[filepath.Base(target)] {
+		return 0, false
 	}
-	return slices.Contains(v.devs, v.host.number(fd))
+	index, ok = v.devs[v.host.number(fd)]
+	return index, ok
 }
 
 // pids are the processes, oldest first as far as numbers tell.
