@@ -229,7 +229,7 @@ func TestMediaPeerGone(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Errorf("still waiting for room at nobody")
 			_ = a.Close()
-			<-done
+			_ = <-done
 		}
 		if m.listen.Proto == unix.IPPROTO_SCTP {
 			return // it tells once, and the writer knows

@@ -87,17 +87,17 @@ func callLinkLocal() error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	s, err := conn.Dial(context.Background(), l.Addr(), time.Second)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	r, peer, err := l.Accept()
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	ap, _ := peer.AddrPort()
 	if peer != s.LocalAddr() || ap.Addr() != ip.WithZone("1") || s.PeerAddr() != l.Addr() {
 		return fmt.Errorf("listening on %s, called by %s, dialled from %s", l.Addr(), peer, s.LocalAddr())
