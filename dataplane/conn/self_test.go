@@ -84,6 +84,10 @@ func callLinkLocal() error {
 		return err
 	}
 	l, err := conn.Listen(tcp("[fe80::1%1]:0"))
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, unix.EADDRNOTAVAIL) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // the kernel looks first whether somebody else has the address
+		l, err = conn.Listen(tcp("[fe80::1%1]:0"))
+	}
 	if err != nil {
 		return err
 	}
