@@ -18,8 +18,6 @@ import (
 const (
 	dialTimeout      = time.Second     // a long SYN back-off must not delay recovery
 	handshakeTimeout = 5 * time.Second // without a sign of life from the export
-	pauseMin         = 50 * time.Millisecond
-	pauseMax         = time.Second
 )
 
 // errFatal marks an error after which the node has failed for good.
@@ -38,10 +36,10 @@ func (n *Node) run(ctx context.Context) {
 			return
 		}
 	}
-	pause := pauseMin
-	for attempt := 0; ctx.Err() == nil; attempt++ {
+	var retry Retry
+	for ctx.Err() == nil {
 		began := time.Now()
-		up, err := n.once(ctx, n.cfg.Peers[attempt%len(n.cfg.Peers)])
+		up, err := n.once(ctx, n.cfg.Peers[retry.Peer(len(n.cfg.Peers))])
 		if ctx.Err() != nil {
 			break
 		}
@@ -49,18 +47,12 @@ func (n *Node) run(ctx context.Context) {
 			n.fail(abi.StateFailed, unix.EIO, fatal.Error())
 			return
 		}
-		if up && time.Since(began) > pauseMax { // else it may go on so for ever
-			pause = pauseMin
-		}
 		n.broken(err.Error())
 		if limit := n.overdue(); limit > 0 {
 			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone for %v (fail-after): %v", limit, err))
 			return
 		}
-		// From the beginning of an attempt to the next: one that waited for
-		// an answer in vain has paused already.
-		n.sleep(ctx, max(pauseMin, pause-time.Since(began)))
-		pause = min(2*pause, pauseMax)
+		n.sleep(ctx, retry.Wait(up, time.Since(began), rand.N[time.Duration]))
 	}
 	if fatal := (errFatal{}); errors.As(context.Cause(ctx), &fatal) {
 		n.fail(abi.StateFailed, unix.EIO, fatal.Error())
@@ -185,11 +177,10 @@ func (n *Node) overdue() time.Duration {
 	return 0
 }
 
-// sleep waits between attempts, for d and some jitter so that many remotes do
-// not come back in one moment.
+// sleep waits between attempts.
 func (n *Node) sleep(ctx context.Context, d time.Duration) {
 	n.step(func(c *Core, now time.Time) { c.Pause(now) })
-	t := time.NewTimer(d*3/4 + rand.N(d/2))
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
