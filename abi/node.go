@@ -55,7 +55,7 @@ type Status struct {
 	MaxSize     uint32
 	InFlight    uint32
 	Oldest      uint64 // ms
-	Wait        Wait // what the oldest request waits for
+	Wait        Wait   // what the oldest request waits for
 	Unflushed   uint64
 	LogBytes    uint64 // remote: payload in the replay log
 	Peer        Addr

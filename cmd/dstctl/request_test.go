@@ -123,7 +123,7 @@ func TestRulesAndCrypto(t *testing.T) {
 			if rules := d.nodes["vol0"].Status.Rules; got.code != 0 || len(rules) != 1 || !reflect.DeepEqual(rules[0], want) {
 				t.Errorf("%s %s: %+v, %+v", word, perm, got, rules)
 			}
-			if shown := whoWord(want); shown != word && shown != word+"/32" && shown != word+"/128" {
+			if shown := want.Who(); shown != word && shown != word+"/32" && shown != word+"/128" {
 				t.Errorf("%s is shown as %s", word, shown)
 			}
 		}

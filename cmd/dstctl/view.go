@@ -204,7 +204,7 @@ func viewSettings(n *abi.Node) settings {
 func viewRules(node string, rules []abi.Rule) []ruleView {
 	all := []ruleView{}
 	for _, r := range rules {
-		all = append(all, ruleView{node, whoWord(r), r.Perm.String()})
+		all = append(all, ruleView{node, r.Who(), r.Perm.String()})
 	}
 	return all
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"time"
 
 	"dst/abi"
@@ -141,22 +140,4 @@ func flagWords(flags abi.NodeFlag) []string {
 		}
 	}
 	return words
-}
-
-// whoWord is whom a rule names, in the words of the grammar.
-func whoWord(r abi.Rule) string {
-	switch r.Kind {
-	case abi.RuleKindAny:
-		return "any"
-	case abi.RuleKindUnix, abi.RuleKindVsock:
-		word := "unix"
-		if r.Kind == abi.RuleKindVsock {
-			word = "vsock"
-		}
-		if r.ID != nil {
-			word += ":" + strconv.FormatUint(uint64(*r.ID), 10)
-		}
-		return word
-	}
-	return r.Prefix.String()
 }
