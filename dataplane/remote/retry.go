@@ -5,6 +5,7 @@ import "time"
 const (
 	pauseMin = 50 * time.Millisecond
 	pauseMax = time.Second
+	steady   = 200 * time.Millisecond // a link that lasted so long was a good one
 )
 
 // Retry is when and where to connect next. The zero value is a node's that never
@@ -26,7 +27,7 @@ func (r *Retry) Peer(n int) int {
 // paused already. chance(d) is a random time below d: many remotes do not come
 // back in one moment.
 func (r *Retry) Wait(up bool, lasted time.Duration, chance func(time.Duration) time.Duration) time.Duration {
-	if r.pause == 0 || up && lasted > pauseMax { // else it may go on so for ever
+	if r.pause == 0 || up && lasted > steady { // else it may go on so for ever
 		r.pause = pauseMin
 	}
 	d := max(pauseMin, r.pause-lasted)
