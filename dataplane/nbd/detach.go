@@ -14,7 +14,8 @@ const (
 	claimTime = 5 * time.Second        // for a device to be opened and flushed
 	graceTime = 300 * time.Millisecond // for the kernel to free a device whose socket is still read
 	goneTime  = 2 * time.Second        // for the kernel to let go of a freed device
-	peekTime  = time.Second            // for those who only look at a device: udev does when one is closed
+	peekTime  = time.Second            // for those who merely have it open
+	udevTime  = 5 * time.Second        // for udev, which looks at a device that appears or was closed
 )
 
 // Detach frees the device. Without force it must be unused, and what was
@@ -98,14 +99,18 @@ func (k *Disk) reserve() (*claim, error) {
 }
 
 // used is EBUSY with the names of those who have the device. Who merely has it
-// open may be about to close it.
+// open may be about to close it, and gets a moment.
 func (k *Disk) used() error {
 	var users []string
+	begun := time.Now()
 	stays := func(user string) bool { return !strings.HasPrefix(user, opened) }
-	if await(peekTime, func() bool {
+	udev := func(user string) bool { return strings.Contains(user, "udev") }
+	await(udevTime, func() bool {
 		users = k.d.host.users(k.index)
-		return len(users) == 0 || slices.ContainsFunc(users, stays)
-	}) && len(users) == 0 {
+		return len(users) == 0 || slices.ContainsFunc(users, stays) ||
+			time.Since(begun) > peekTime && !slices.ContainsFunc(users, udev)
+	})
+	if len(users) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%s is in use: %s: end that first, or say force: %w", k.path, strings.Join(users, ", "), unix.EBUSY)
@@ -184,10 +189,12 @@ func (d *Driver) Detach(backend string) error {
 }
 
 // awaitFree waits a little until the kernel has let a freed device go, which it
-// does when the last has closed it.
-func (d *Driver) awaitFree(index int, backend string) {
-	if !await(goneTime, func() bool { return d.host.backend(index) != backend }) {
+// does when the last has closed it, and tells whether it has.
+func (d *Driver) awaitFree(index int, backend string) bool {
+	free := await(goneTime, func() bool { return d.host.backend(index) != backend })
+	if !free {
 		d.log.Warn().Str("device", d.host.node(index)).Str("backend", backend).Strs("users", d.host.users(index)).
 			Msg("the device is freed and answers nobody, but its index is taken until the last user closes it")
 	}
+	return free
 }

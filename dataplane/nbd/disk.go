@@ -106,36 +106,50 @@ func (d *Driver) check(c *DiskConfig, info *Info) error {
 
 // appear takes the device over that was left, or makes one.
 func (k *Disk) appear(info *Info) (sock *conn.Sock, left bool, err error) {
-	h := &k.d.host
+	d, h := k.d, &k.d.host
 	if k.index, left = h.find(k.c.Backend); left {
-		sock, err = k.d.takeOver(k.index, k.c.Backend, nil)
-	} else {
-		k.index, sock, err = k.d.connect(k.c.Backend, info.BlockMin, info.flags()&^sendMultiConn)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	k.path = h.node(k.index)
-	if !left { // else see settle
-		err = h.setQueue(k.index, info.MaxSize)
-		if err == nil {
-			err = k.d.resize(k.index, k.c.Backend, info.Size&^(k.block-1))
+		sock, err = d.takeOver(k.index, k.c.Backend, nil)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // freed: it may be going
+			if left = !d.awaitFree(k.index, k.c.Backend); left {
+				return nil, left, fmt.Errorf("%s was freed, but %s: wait until that has closed it: %w",
+					h.node(k.index), strings.Join(append(h.users(k.index), "somebody still has it"), ", "), unix.EBUSY)
+			}
 		}
 	}
-	if err == nil {
-		err = h.awaitNode(k.index)
-	}
-	if err == nil {
-		err = h.makeLink(k.c.Link, k.c.Backend, k.index)
-	}
-	if err == nil {
-		return sock, left, nil
-	}
-	_ = sock.Close()
 	if !left {
-		err = errors.Join(err, k.d.disconnect(k.index))
+		k.index, sock, err = d.connect(k.c.Backend, info.BlockMin, info.flags()&^sendMultiConn)
 	}
-	return nil, false, err
+	if err != nil {
+		return nil, left, err
+	}
+	if err = k.arrange(info, left); err != nil {
+		_ = sock.Close()
+		if !left {
+			err = errors.Join(err, d.disconnect(k.index))
+			d.awaitFree(k.index, k.c.Backend)
+		}
+		return nil, left, err
+	}
+	return sock, left, nil
+}
+
+// arrange makes of the device what users expect. The queue of one that was left
+// has to wait: see settle.
+func (k *Disk) arrange(info *Info, left bool) error {
+	h := &k.d.host
+	k.path = h.node(k.index)
+	if !left {
+		if err := h.setQueue(k.index, info.MaxSize); err != nil {
+			return err
+		}
+		if err := k.d.resize(k.index, k.c.Backend, info.Size&^(k.block-1)); err != nil {
+			return err
+		}
+	}
+	if err := h.awaitNode(k.index); err != nil {
+		return err
+	}
+	return h.makeLink(k.c.Link, k.c.Backend, k.index)
 }
 
 // takeOver puts a new socket in the place of the dead one of the device of that

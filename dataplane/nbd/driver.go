@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -15,18 +14,12 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
-	"dst/abi"
 	"dst/dataplane/conn"
 )
 
 const (
 	loadTime   = 10 * time.Second // for modprobe
 	answerTime = 10 * time.Second // for an exchange with the kernel, waiting for its turn included
-
-	// sendBuffer is the room of either end's sender, in bytes: the kernel's
-	// default holds less than a full queue of 4 KiB writes, and whoever fills
-	// it sleeps. Taken only as far as it is used.
-	sendBuffer = 1 << 20
 )
 
 // Driver is the kernel's NBD driver. Its one netlink socket makes every device
@@ -295,50 +288,4 @@ func explain(what string, err error) error {
 		return fmt.Errorf("%s: the kernel has no free one: detach one, or use attach socket PATH: %w", what, unix.ENOSPC)
 	}
 	return fmt.Errorf("%s: %w", what, err)
-}
-
-// socketPair makes the two ends of a device's socket.
-func socketPair() (ours, theirs int, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, -1, fmt.Errorf("make a socket pair: %w", err)
-	}
-	for _, fd := range fds { // it works with less, more slowly
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
-		}
-	}
-	return fds[0], fds[1], nil
-}
-
-// closePair closes the kernel's end, which the kernel has now if it took it,
-// and ours too if err says that it did not. It tells whether nobody has the
-// kernel's end any more.
-func closePair(ours, theirs int, err error) (dropped bool) {
-	// A child between fork and exec has it too: not now.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	unix.Close(theirs)
-	if err != nil {
-		unix.Close(ours)
-		return true
-	}
-	fds := []unix.PollFd{{Fd: int32(ours)}}
-	for {
-		n, err := unix.Poll(fds, 0)
-		if err != unix.EINTR {
-			return err != nil || n > 0 && fds[0].Revents&unix.POLLHUP != 0
-		}
-	}
-}
-
-// newSock is the daemon's end of a device's socket, and owns it also if it
-// fails. The other end is named by the device in messages.
-func newSock(fd, index int) (*conn.Sock, error) {
-	addr, err := abi.ParseAddr("unix:/dev/"+nodeName(index), nil)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return conn.NewSock(fd, addr)
 }

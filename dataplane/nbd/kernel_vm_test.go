@@ -368,7 +368,7 @@ func TestKernelBadInput(t *testing.T) {
 		"no backend":      {func(_ *memory, c *DiskConfig) { c.Backend = "" }, unix.EINVAL, "backend"},
 		"two lines":       {func(_ *memory, c *DiskConfig) { c.Backend = "a\nb" }, unix.EINVAL, "backend"},
 		"near link":       {func(_ *memory, c *DiskConfig) { c.Link = "vol0" }, unix.EINVAL, "absolute"},
-		"link to nowhere": {func(_ *memory, c *DiskConfig) { c.Link = "/run/absent/vol0" }, unix.ENOENT, "/run/absent/vol0"},
+		"link to nowhere": {func(_ *memory, c *DiskConfig) { c.Link = "/run/absent/dst/vol0" }, unix.ENOENT, "/run/absent/dst/vol0"},
 		"a file in its place": {func(_ *memory, c *DiskConfig) {
 			if err := os.WriteFile(c.Link, nil, 0o600); err != nil {
 				t.Fatal(err)

@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// linkTries is how often makeLink tries against what changes meanwhile.
+const linkTries = 5
 
 // The link /dev/dst/NAME leads to the device of a remote. udev may make the
 // same one by its rule: a link that leads where it should is left alone, and
@@ -41,34 +45,36 @@ func (h host) checkLink(link, backend string) error {
 }
 
 // makeLink makes link lead to the device, in one step and in place of a link
-// that nobody needs any more.
-func (h host) makeLink(link, backend string, index int) error {
+// that nobody needs any more. udev may be at work at the same time.
+func (h host) makeLink(link, backend string, index int) (err error) {
 	if link == "" {
 		return nil
 	}
 	node := h.node(index)
-	target, err := filepath.Rel(filepath.Dir(link), node)
-	if err != nil {
-		target = node
+	target := node
+	if near, rerr := filepath.Rel(filepath.Dir(link), node); rerr == nil && strings.HasPrefix(link, h.dev+"/") {
+		target = near // as udev writes it
 	}
-	for range 3 { // udev may be at work too
+	for range linkTries {
 		if follow(link) == node {
 			return nil
 		}
 		if err = h.checkLink(link, backend); err != nil {
 			return err
 		}
-		if err = os.Symlink(target, link); err == nil {
-			return nil
+		if err = os.Symlink(target, link); os.IsExist(err) {
+			err = replace(link, target)
 		}
-		if !os.IsExist(err) {
-			break
-		}
-		if err = replace(link, target); err == nil {
-			return nil
+		if os.IsNotExist(err) { // udev removes a directory with the last link in it
+			if merr := os.Mkdir(filepath.Dir(link), 0o755); merr != nil && !os.IsExist(merr) {
+				break
+			}
 		}
 	}
-	return fmt.Errorf("device link: %w", err)
+	if err != nil {
+		return fmt.Errorf("device link: %w", err)
+	}
+	return nil
 }
 
 // replace puts a link in the place of another in one step.

@@ -29,7 +29,8 @@ func TestLink(t *testing.T) {
 		"a link to far away": {func(h host, link string) error { return os.Symlink("/srv/nbd2", link) }, unix.EEXIST, "remove it"},
 		"a file":             {func(_ host, link string) error { return os.WriteFile(link, nil, 0o600) }, unix.EEXIST, "not a link"},
 		"a directory":        {func(_ host, link string) error { return os.Mkdir(link, 0o700) }, unix.EEXIST, "not a link"},
-		"no directory":       {func(_ host, link string) error { return os.Remove(filepath.Dir(link)) }, unix.ENOENT, ""},
+		"no directory":       {func(_ host, link string) error { return os.Remove(filepath.Dir(link)) }, nil, ""},
+		"no directory above": {func(h host, _ string) error { return os.RemoveAll(h.dev) }, unix.ENOENT, "device link"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := tree(t)
