@@ -77,7 +77,7 @@ vmtest: ## bin/vmtest, which runs tests in a virtual machine; see selftests/READ
 vm: ## the packages' tests that need a kernel with modules, in virtual machines (root)
 	@GO='$(GO)' tools/test setup vm
 
-demo: setup build ## two hosts in one, a cut cable, no byte lost (root)
+demo: setup build vmtest ## two hosts in one, a cut cable, no byte lost (root)
 	@tools/demo
 
 cross: ## amd64 and arm64 build; 386 and s390x compile, tests too
