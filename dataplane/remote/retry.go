@@ -31,6 +31,6 @@ func (r *Retry) Wait(up bool, lasted time.Duration, chance func(time.Duration) t
 		r.pause = pauseMin
 	}
 	d := max(pauseMin, r.pause-lasted)
-	r.pause = min(2*r.pause, pauseMax)
+	r.pause = min(r.pause*5/4, pauseMax) // a fifth of the outage so far
 	return d*3/4 + chance(d/2)
 }
