@@ -114,9 +114,11 @@ func TestFileRefusesNonsense(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := NewBudget(16 * mib)
 			m, _, err := fileArena(t, openFile(t), b, kept)
-			defer m.Close()
 			if !errors.Is(err, unix.EUCLEAN) || b.Used() != 0 {
 				t.Errorf("%v, used %d", err, b.Used())
+			}
+			if err := m.Close(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -145,7 +145,7 @@ func (o *oracle) judge(j *job, data []byte) {
 // run is one seed's life: what was wrong with it, and how many changes the node
 // had to write again because the export had lost them. without takes the fence
 // out.
-func run(t *testing.T, seed uint64, without bool) (bad error, replayed uint64) {
+func run(t *testing.T, seed uint64, without bool) (replayed uint64, bad error) {
 	bubble(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		s := &store{peer: newPeer(), rng: rng, fence: !without, pending: map[int]cell{}, stable: seed%8 == 1}
@@ -192,7 +192,7 @@ func run(t *testing.T, seed uint64, without bool) (bad error, replayed uint64) {
 		}
 		b.node.Close()
 	})
-	return bad, replayed
+	return replayed, bad
 }
 
 // end compares what the disk has with the history's last words.
@@ -221,7 +221,7 @@ func (o *oracle) end(b *bench) error {
 func TestModel(t *testing.T) {
 	lives, changes := 0, uint64(0)
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
-		bad, replayed := run(t, seed, false)
+		replayed, bad := run(t, seed, false)
 		if bad != nil {
 			t.Fatalf("seed %d (-seed %d -seeds 1; goroutines are not replayed exactly): %v", seed, seed, bad)
 		}
@@ -239,7 +239,7 @@ func TestModel(t *testing.T) {
 // that come back, so the model is no formality.
 func TestModelFindsGhosts(t *testing.T) {
 	for seed := uint64(1); seed <= 2000; seed++ {
-		if bad, _ := run(t, seed, true); bad != nil {
+		if _, bad := run(t, seed, true); bad != nil {
 			t.Logf("seed %d: %v", seed, bad)
 			return
 		}
