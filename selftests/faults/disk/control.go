@@ -19,6 +19,7 @@ heal OP
 release
 room BYTES
 lose PERCENT
+evict
 stats
 OP is read, write, sync or erase; times 0 = for ever; ERRNO as EIO; room -1 = no limit; a stall ends by itself or by release`
 
@@ -49,6 +50,8 @@ func (d *Disk) Do(line string) (string, error) {
 			return "", err
 		}
 		return fmt.Sprint("ok ", d.Lose(float64(n)/100, rand.New(rand.NewPCG(rand.Uint64(), 0)))), nil
+	case line == "evict":
+		return fmt.Sprint("ok ", d.Evict()), nil
 	case line == "stats":
 		s := d.Stats()
 		return fmt.Sprintf("ok read %d write %d sync %d erase %d hit %d held %d dirty %d",

@@ -32,7 +32,7 @@ const (
 type Fault struct {
 	After uint64        // so many of its kind are let through first
 	Count uint64        // then it hits so many, 0 = all that follow
-	Errno unix.Errno    // they fail; a Sync that does gives up what it should have made durable, as a kernel may
+	Errno unix.Errno    // they fail; a Sync that does gives up what it should have made durable, as kernels do, see Evict
 	Stall time.Duration // they wait before they are done; nothing else does
 }
 
@@ -49,7 +49,8 @@ type Disk struct {
 	mu      sync.Mutex
 	seen    []byte // what is read
 	kept    []byte // what is left after a loss
-	dirty   []bool // sectors that differ in that
+	dirty   []bool // sectors that no Sync has covered
+	doomed  []bool // that one has failed to cover: they are read until Evict, and no other Sync looks at them
 	filled  []bool // that have taken room
 	room    int    // sectors that may still; -1 = no limit
 	faults  [ops]*Fault
@@ -73,7 +74,8 @@ func New(dir string, size int) (*Disk, error) {
 
 func newDisk(size int) *Disk {
 	n := size / Sector
-	return &Disk{seen: make([]byte, n*Sector), kept: make([]byte, n*Sector), dirty: make([]bool, n), filled: make([]bool, n), room: -1,
+	return &Disk{seen: make([]byte, n*Sector), kept: make([]byte, n*Sector),
+		dirty: make([]bool, n), doomed: make([]bool, n), filled: make([]bool, n), room: -1,
 		hit: make(chan struct{}), release: make(chan struct{}), xattrs: map[string][]byte{}}
 }
 
@@ -113,6 +115,7 @@ func (d *Disk) Room(bytes int) {
 // Lose is a loss of power: of each sector that no Sync has covered the new content is lost with that probability. Nobody may be
 // using the disk. It returns how many sectors were lost.
 func (d *Disk) Lose(p float64, rnd *rand.Rand) (lost int) {
+	d.Evict()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, dirty := range d.dirty {
@@ -125,6 +128,20 @@ func (d *Disk) Lose(p float64, rnd *rand.Rand) (lost int) {
 			lost++
 		} else {
 			copy(d.kept[at:at+Sector], d.seen[at:])
+		}
+	}
+	return lost
+}
+
+// Evict lets the cache forget what a failed Sync has given up: the old content is read again, unless it was written once more.
+func (d *Disk) Evict() (lost int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, doomed := range d.doomed {
+		if doomed {
+			copy(d.seen[i*Sector:(i+1)*Sector], d.kept[i*Sector:])
+			d.doomed[i] = false
+			lost++
 		}
 	}
 	return lost
@@ -249,7 +266,7 @@ func (d *Disk) fill(off, n uint64) bool {
 
 func (d *Disk) soil(off, n uint64) {
 	for i := off / Sector; i*Sector < off+n; i++ {
-		d.dirty[i] = true
+		d.dirty[i], d.doomed[i] = true, false
 	}
 }
 
@@ -264,7 +281,7 @@ func (d *Disk) sync(off, n uint64) unix.Errno {
 		case !d.dirty[i]:
 			continue
 		case errno != 0:
-			copy(d.seen[at:at+Sector], d.kept[at:])
+			d.doomed[i] = true
 		default:
 			copy(d.kept[at:at+Sector], d.seen[at:])
 		}

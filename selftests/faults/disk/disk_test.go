@@ -112,10 +112,14 @@ func TestFaults(t *testing.T) {
 	if err := unix.Fdatasync(fd); err != unix.EIO {
 		t.Errorf("fdatasync: %v", err)
 	}
-	holds(t, fd, 0, 0, 512)
+	holds(t, fd, 2, 0, 512)
 	if err := unix.Fdatasync(fd); err != nil {
 		t.Errorf("a second fdatasync: %v", err)
 	}
+	if n := d.Evict(); n != 1 {
+		t.Errorf("%d sectors were given up, want 1", n)
+	}
+	holds(t, fd, 0, 0, 512)
 	d.Order(Sync, &Fault{Count: 1, Errno: unix.EIO})
 	if _, err := unix.Pwritev2(fd, [][]byte{one}, 0, unix.RWF_DSYNC); err != unix.EIO {
 		t.Errorf("durable write: %v", err)
@@ -194,6 +198,7 @@ func TestDo(t *testing.T) {
 		{line: "room 4096", says: "ok"},
 		{line: "room -1", says: "ok"},
 		{line: "lose 50", says: "ok 0"},
+		{line: "evict", says: "ok 0"},
 		{line: "fail write with EIEIO after 3 times 1", bad: true},
 		{line: "fail write with EIO times 3 after 1", bad: true},
 		{line: "fail flush with EIO after 3 times 1", bad: true},

@@ -1,0 +1,168 @@
+// Command faults lets the two daemons of a device suffer and looks whether it keeps its promises.
+//
+//	faults disk DIRECTORY SIZE CONTROL      a disk that can be lost, as the file DIRECTORY/disk; orders at the Unix socket CONTROL
+//	faults load [OPTION...] SOCKET NAME     writers at the socket of a remote, and faults of one kind; "faults load -h" lists them
+//
+// Every sector that the writers write bears a stamp, and every answer is held against all that was answered before: see package
+// history. A disk takes the words of disk.Usage, a line each, and answers each ("cutproxy -send CONTROL WORDS" sends one). Both end
+// at SIGTERM; "load" ends by itself, prints what it saw, and exits 1 if that must not be.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/selftests/faults/disk"
+	"dst/selftests/faults/history"
+	"dst/tools/cutproxy"
+)
+
+var dstd, dstctl *string
+
+func main() {
+	var err error
+	switch {
+	case len(os.Args) == 5 && os.Args[1] == "disk":
+		err = serveDisk(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) > 1 && os.Args[1] == "load":
+		err = runLoad(os.Args[2:])
+	default:
+		fmt.Fprintf(os.Stderr, "Usage: faults disk DIRECTORY SIZE CONTROL\n       faults load [OPTION...] SOCKET NAME\nOrders of a disk:\n%s\n", disk.Usage)
+		os.Exit(2)
+	}
+	if err != nil {
+		fmt.Println("faults:", err)
+		os.Exit(1)
+	}
+}
+
+// serveDisk is a disk until SIGTERM.
+func serveDisk(dir, size, control string) error {
+	n, err := strconv.Atoi(size)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
+	d, err := disk.New(dir, n)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("unix", control)
+	if err != nil {
+		_ = d.Close()
+		return err
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = d.Serve(c, c); c.Close() }()
+		}
+	}()
+	fmt.Println("ready")
+	<-stop
+	ln.Close()
+	return d.Close()
+}
+
+// runLoad is a campaign.
+func runLoad(args []string) error {
+	f := flag.NewFlagSet("load", flag.ExitOnError)
+	kind := f.String("fault", "", "that `kind`: cut, export, client, both (daemons killed), read, write, sync, erase (errors of the disk)")
+	count := f.Int("n", 10, "that many")
+	writers, depth := f.Int("writers", 8, "clients"), f.Int("depth", 32, "requests in flight of each")
+	gap := f.Duration("gap", 80*time.Millisecond, "between their bursts, on average")
+	span := f.Duration("for", 2*time.Second, "how long, without faults")
+	export, client := f.String("export", "", "its daemon: `\"NAMESPACE DIRECTORY PID\"`"), f.String("client", "", "the remote's daemon")
+	proxy := f.String("proxy", "", "`LISTEN=TARGET`: be a proxy between them")
+	control := f.String("disk", "", "the `socket` that the export's disk takes orders at")
+	most := f.Uint64("errors", 0, "answers that may be errors")
+	seed := f.Uint64("seed", rand.Uint64(), "of all that is random")
+	dstd, dstctl = f.String("dstd", "dstd", "the daemon's program"), f.String("dstctl", "dstctl", "its control program")
+	_ = f.Parse(args)
+	if f.NArg() != 2 || *kind != "" && faults[*kind] == nil {
+		f.Usage()
+		os.Exit(2)
+	}
+	c := &campaign{rnd: rand.New(rand.NewPCG(*seed, 0)), disk: *control,
+		first: map[string][]time.Duration{}, all: map[string][]time.Duration{}}
+	var err error
+	if *export != "" {
+		if c.export, err = parseDaemon(*export); err != nil {
+			return err
+		}
+	}
+	if *client != "" {
+		if c.client, err = parseDaemon(*client); err != nil {
+			return err
+		}
+	}
+	if from, to, ok := strings.Cut(*proxy, "="); ok {
+		if c.proxy, err = cutproxy.New(from, to); err != nil {
+			return err
+		}
+		defer c.proxy.Close()
+	}
+	if c.l, err = dialLoad(f.Arg(0), f.Arg(1), *writers, *depth, *gap, *seed); err != nil {
+		return err
+	}
+	c.l.h.Lenient = *most > 0
+	fmt.Println("seed:", *seed)
+	c.l.start()
+	if *kind == "" {
+		time.Sleep(*span)
+	} else {
+		err = c.run(*kind, *count)
+	}
+	return c.judge(err, *most)
+}
+
+// dialLoad is newLoad, for a socket that may still have to appear.
+func dialLoad(sock, name string, writers, depth int, gap time.Duration, seed uint64) (l *load, err error) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if l, err = newLoad(sock, name, writers, depth, gap, seed); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
+}
+
+// judge ends the load and looks at all that is left.
+func (c *campaign) judge(err error, most uint64) error {
+	l := c.l
+	if err != nil {
+		l.h.Complain(err.Error())
+	}
+	if !l.end(recoveryLimit) {
+		l.h.Complain(fmt.Sprintf("%d requests were not answered within %v", l.h.Open(), recoveryLimit))
+	} else if err := l.readAll(); err != nil {
+		l.h.Complain("reading all in the end: " + err.Error())
+	}
+	if n := l.errs.Load(); n > most {
+		l.h.Complain(fmt.Sprintf("%d answers were errors, %d may be:\n    %s", n, most, strings.Join(l.firstErrors, "\n    ")))
+	}
+	c.tell()
+	ended := l.h.Ended()
+	fmt.Printf("time: %d requests answered, %d of them with an error, %d never; %d sectors lost by the disk\n",
+		ended[history.Done]+ended[history.Failed], ended[history.Failed], ended[history.Unknown], c.lost)
+	n, first := l.h.Violations()
+	for _, v := range first {
+		fmt.Println("violation:", v)
+	}
+	if n > 0 {
+		return fmt.Errorf("%d violations", n)
+	}
+	return nil
+}

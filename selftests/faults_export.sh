@@ -1,0 +1,17 @@
+#!/bin/bash
+# The export's daemon is killed, and its disk loses a random part of what was not made durable: no acknowledged byte is lost or
+# reverted, and all goes on when it is back.
+# TIMEOUT: 400
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/faults.inc"
+requires ip jq
+requires_root
+plan 3
+
+two_daemons
+start_disk "$DIR/disk" $((16 << 20))
+serve "$A" vol0 "$DIR/disk/disk" "tcp:$A4:9876" depth 256
+attach "$B" vol0 "$DIR/vol0.sock" "tcp:$A4:9876" depth 256
+suffer "the export is killed ${KILLS:=25} times under 8 writers, 32 deep" -fault export -n "$KILLS"
+is "no request failed" "$(field "$B" vol0 .counters.errors)" 0
+check "what was lost was written again" test "$(ctl "$B" -j stats vol0 | jq '.stats[0].replayed')" -gt "$KILLS"
