@@ -27,7 +27,7 @@ func (c *Core) promise(t *trans.Trans) bool {
 // front hears of it; what is durable hides older records of the same bytes.
 func (c *Core) changed(t *trans.Trans, durable bool, now time.Time) {
 	switch {
-	case t.Err != 0, durable && c.log.Len() == 0:
+	case t.Err != 0, durable && c.log.Len() == 0, c.harms.forget(t, durable):
 		c.log.Unreserve()
 	case durable:
 		c.log.Append(trans.KindCut, t.Offset, t.Length, nil, c.saved.Era)
@@ -42,7 +42,7 @@ func (c *Core) changed(t *trans.Trans, durable bool, now time.Time) {
 	}
 	t.Promised = false
 	c.log.SetRange(t.Slot(), 0, 0)
-	if c.ghosts > 0 && t.Err == 0 {
+	if c.ghosts > 0 { // with an error too: the kernel knows now that it may have happened or not
 		c.ghosts = c.log.Lay(t.Offset, t.End())
 	}
 	if int(c.log.Bytes()) >= c.half || 2*c.log.Len() >= c.log.Records() {
