@@ -48,6 +48,7 @@ type Core struct {
 
 	// unfenced takes the fence out, for the test that shows what it is for.
 	unfenced bool
+	harms    harms
 }
 
 // CoreConfig is what a Core is made from.

@@ -76,7 +76,7 @@ const (
 func (c *Core) Begin(s *Seat, op *Op) Turn {
 	op.seat, op.phase, op.blockers, op.reply, op.Err = s, opNew, 0, ReplyNone, 0
 	op.verifier = s.Verifier
-	if !s.Open() && !c.unfenced {
+	if !c.serves(s) {
 		return Never
 	}
 	if op.Kind == KindFlush {
@@ -91,10 +91,13 @@ func (c *Core) Begin(s *Seat, op *Op) Turn {
 	return c.start(op)
 }
 
+// serves tells whether the requests of s are begun and answered.
+func (c *Core) serves(s *Seat) bool { return s.Open() || c.unfenced || c.harms.readOn() }
+
 // start lets the store do op, unless its client was fenced off or lost the
 // right to write since it sent it.
 func (c *Core) start(op *Op) Turn {
-	if !op.seat.Open() && !c.unfenced {
+	if !c.serves(op.seat) {
 		c.unlist(op)
 		return Never
 	}
@@ -141,7 +144,7 @@ func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 	if s.phase == seatFenced && s.running == 0 {
 		c.remove(s)
 	}
-	if op.Err = errno; errno == 0 && op.Durable && !fua && (s.Open() || c.unfenced) {
+	if op.Err = errno; errno == 0 && op.Durable && !fua && c.serves(s) {
 		c.join(op, opDurable)
 		return Later
 	}
@@ -161,7 +164,7 @@ func (c *Core) judge(op *Op) {
 		op.seat.parting = true
 		c.failed(op.Err)
 		op.reply, op.verifier = ReplyError, c.verifier
-	case op.seat.Open() || c.unfenced:
+	case c.serves(op.seat):
 		op.reply = ReplyDone
 	}
 }
@@ -188,7 +191,7 @@ func (c *Core) Synced(errno unix.Errno) (over *Op) {
 			continue
 		}
 		switch {
-		case errno == 0 && (op.seat.Open() || c.unfenced):
+		case errno == 0 && c.serves(op.seat):
 			op.reply = ReplyDone
 		case errno != 0 && op.Kind != KindFlush:
 			op.Err, op.reply, op.verifier = errno, ReplyError, c.verifier
@@ -219,6 +222,9 @@ func (op *Op) Follow() *Op { return op.link }
 // can be told of success while another flush has taken the error away.
 func (c *Core) join(op *Op, phase opPhase) {
 	op.phase = phase
+	if c.harms.hurry(c, op) {
+		return
+	}
 	c.joined.push(op)
 	if !c.syncing {
 		c.syncing = true
@@ -269,7 +275,7 @@ func (c *Core) unlist(op *Op) {
 // across sessions too; without the fence only inside of one, as in a server
 // that knows neither.
 func (c *Core) ordered(a, b *Op) bool {
-	return a.overlaps(b) && (a.seat == b.seat || !c.unfenced)
+	return a.overlaps(b) && (a.seat == b.seat || !c.unfenced) && !c.harms.muddle()
 }
 
 func (op *Op) overlaps(o *Op) bool { return op.Off < o.Off+o.Len && o.Off < op.Off+op.Len }

@@ -74,6 +74,7 @@ type Core struct {
 	fatal       unix.Errno // failed or closed: what every request gets
 
 	counters abi.Counters
+	harms    harms
 }
 
 // NewCore is the core of a node that has not been started. Its page remembers
@@ -332,6 +333,7 @@ func (c *Core) Broken(now time.Time, why string) {
 		}
 	}
 	c.flushing = false
+	c.harms.broken(c)
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {
 			t.OnWire, t.Resend = false, true

@@ -35,9 +35,9 @@ func (c *Core) mayGo(t *trans.Trans) bool {
 	switch {
 	case c.gate == gateClosed, c.sent >= c.window:
 		return false
-	case c.gate == gateReplay && !t.Own():
+	case c.gate == gateReplay && !t.Own() && !c.harms.rush(c, t):
 		return false
-	case c.gate == gateResend && !(t.Resend && t.Op.Changes()):
+	case c.gate == gateResend && !(t.Resend && t.Op.Changes()) && !c.harms.rush(c, t):
 		return false
 	case t.Own(): // older than everything that waits
 		return true

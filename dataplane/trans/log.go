@@ -35,6 +35,7 @@ type Log struct {
 	fresh    bool
 	scratch  [25]byte
 	replay   Replay
+	harms    harms
 }
 
 // Payload is where the bytes of writes lie: an arena in a file.

@@ -52,6 +52,9 @@ func (r *Replay) Next(most uint32) (p Piece, ok bool) {
 	if r.out == ReplayDepth {
 		return p, false
 	}
+	if p, ok, mine := r.log.harms.next(r); mine {
+		return p, ok
+	}
 	for r.next > r.log.head {
 		rec := r.log.record(r.next)
 		if rec.kind() != KindCut && rec.era() != r.era {
@@ -122,7 +125,7 @@ func (r *Replay) Done(p Piece) {
 
 // settle renews a record all of whose pieces are there again.
 func (r *Replay) settle(seq uint64) {
-	if r.next < seq && !slices.Contains(r.flying[:], seq) && seq > r.log.head {
+	if r.passed(seq) && !slices.Contains(r.flying[:], seq) && seq > r.log.head {
 		if rec := r.log.record(seq); rec.kind() != KindCut {
 			rec.renew(r.era)
 		}
