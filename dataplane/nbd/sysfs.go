@@ -18,7 +18,8 @@ const ioTimeout = 5000
 
 const (
 	nodeTime = 5 * time.Second       // for a device's node to appear
-	lookTime = 10 * time.Millisecond // between two looks at what the kernel does in its own time
+	lookTime = 10 * time.Millisecond // between two looks at what others do in their own time
+	lookMost = 20 * lookTime
 )
 
 // host is where the kernel shows itself.
@@ -136,12 +137,15 @@ func number(path string) string {
 	return fmt.Sprintf("%d:%d", st.Rdev_major, st.Rdev_minor)
 }
 
-// await looks until ok, for at most that long.
+// await looks until ok, for at most that long, and ever less often: a look may
+// cost more than what it looks for.
 func await(most time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(most); !ok(); time.Sleep(lookTime) {
+	end := time.Now().Add(most)
+	for pause := lookTime / 10; !ok(); pause = min(2*pause, lookMost) {
 		if time.Now().After(end) {
 			return false
 		}
+		time.Sleep(pause)
 	}
 	return true
 }
