@@ -171,9 +171,10 @@ func (c *Core) judge(op *Op) {
 
 // Synced is the store's flush done: all who had joined it are over, or go on
 // to be written. The first of the list is given; Follow gives the others; each
-// has to be settled. A flush that failed is never tried again: everybody is
-// cut, changes that waited for it are answered with the error, a FLUSH is not
-// answered.
+// has to be settled. A flush that failed is never tried again: who waited for it
+// is told so, and everybody is cut. A client asks again on its next connection,
+// but not for ever; that is why it has to hear of each failure, and of nothing
+// else: an export that dies has not failed.
 func (c *Core) Synced(errno unix.Errno) (over *Op) {
 	round, out := c.round, opQueue{}
 	c.round = opQueue{}
@@ -181,7 +182,7 @@ func (c *Core) Synced(errno unix.Errno) (over *Op) {
 		c.covered = c.covering
 	} else {
 		for op := round.head; op != nil; op = op.link {
-			op.seat.parting = op.seat.parting || op.Kind != KindFlush
+			op.seat.parting = true
 		}
 		c.failed(errno)
 	}
@@ -193,7 +194,7 @@ func (c *Core) Synced(errno unix.Errno) (over *Op) {
 		switch {
 		case errno == 0 && c.serves(op.seat):
 			op.reply = ReplyDone
-		case errno != 0 && op.Kind != KindFlush:
+		case errno != 0:
 			op.Err, op.reply, op.verifier = errno, ReplyError, c.verifier
 		}
 		out.push(op)

@@ -277,7 +277,7 @@ func TestFailedWriteChangesTheVerifier(t *testing.T) {
 	want(t, "verifier of the next session", young.Verifier, c.Verifier())
 }
 
-func TestFailedFlushIsNotAnswered(t *testing.T) {
+func TestFailedFlushIsTold(t *testing.T) {
 	c := testCore(nil)
 	s := settled(t, c, 1, 1, abi.PermRW)
 	old := c.Verifier()
@@ -298,7 +298,7 @@ func TestFailedFlushIsNotAnswered(t *testing.T) {
 		c.Settle(op)
 		replies[op] = op.Reply()
 	}
-	if len(replies) != 2 || replies[flush] != ReplyNone || replies[fua] != ReplyError || fua.Verifier() == old || fua.Err != unix.EIO {
+	if len(replies) != 2 || replies[flush] != ReplyError || flush.Verifier() == old || replies[fua] != ReplyError || fua.Verifier() == old || fua.Err != unix.EIO {
 		t.Errorf("replies %v, errno %v", replies, fua.Err)
 	}
 	if op, _ := c.Next(); op.Kind != KindSync {

@@ -23,9 +23,8 @@ const (
 	gateOpen               // everything
 )
 
-// flushTries is how many recoveries in a row a FLUSH may survive without an
-// answer when each time the export's verifier changed; and how many a replay
-// that the export answers with an error.
+// flushTries is how many flushes in a row the export may fail before this device
+// does; and how many recoveries whose replay it answers with an error.
 const flushTries = 3
 
 // Core is the link and recovery state machine of a remote node: what was sent,
@@ -67,7 +66,6 @@ type Core struct {
 	ghosts      int       // ranges that the kernel has to write again before they may be read
 	undurable   time.Time // since when the log has something that no flush covers
 	flushing    bool      // a flush of the core's own is filed
-	flushLost   bool      // one was on the link that broke
 	draining    bool      // the export says that it waits for what an earlier link had started
 	flushFails  int
 	replayFails int
@@ -147,8 +145,8 @@ func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 	if err := c.fits(w); err != nil {
 		return false, err
 	}
-	if err := c.flushable(w); err != nil {
-		return true, err
+	if c.flushFails >= flushTries {
+		return true, fmt.Errorf("the export failed %d flushes in a row: %w", c.flushFails, unix.EIO)
 	}
 	if c.replayFails >= flushTries {
 		return true, fmt.Errorf("the export can not take back what it acknowledged and lost: %d times %w", c.replayFails, unix.EIO)
@@ -198,25 +196,6 @@ func (c *Core) compare(w *abi.Welcome) error {
 // writes tells whether w grants the read-write place. Who only reads has none that
 // somebody could take.
 func (c *Core) writes(w *abi.Welcome) bool { return c.hello.Mode&w.Mode&abi.PermWrite != 0 }
-
-// flushable counts the recoveries that a FLUSH did not survive. It judges only
-// a WELCOME that will be adopted: one refusal repeated is one recovery.
-func (c *Core) flushable(w *abi.Welcome) error {
-	if !c.saved.Known || w.Verifier == c.saved.Verifier {
-		return nil
-	}
-	failed := c.flushLost
-	for t := c.table.First(); t != nil; t = t.Next() {
-		failed = failed || t.Op == trans.Flush && t.Resend
-	}
-	if c.flushLost = false; failed {
-		c.flushFails++
-	}
-	if c.flushFails >= flushTries {
-		return fmt.Errorf("the export failed %d flushes in a row: %w", c.flushFails, unix.EIO)
-	}
-	return nil
-}
 
 // fits refuses a link that could not carry what this device promised to its
 // users when it first came up.
@@ -327,7 +306,6 @@ func (c *Core) Broken(now time.Time, why string) {
 	for t := c.table.First(); t != nil; {
 		own := t
 		if t = t.Next(); own.Own() {
-			c.flushLost = c.flushLost || own.Op == trans.Flush && own.OnWire
 			c.table.Take(own)
 			own.Drop()
 		}

@@ -104,9 +104,13 @@ func (c *Core) Expect(h *abi.Header) (*trans.Trans, error) {
 }
 
 // Done takes t, which Expect found for h and whose payload is in place and
-// checked: t is the caller's to complete. An error means that the link must be
+// checked: the caller drops it, which completes it unless it has to be sent
+// again. An error means that the link must be
 // broken afterwards.
 func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
+	if t.Op == trans.Flush && h.Errno() != 0 && h.Verifier() != c.welcome.Verifier {
+		return c.flushFailed(t, h.Errno())
+	}
 	c.table.Take(t)
 	c.sent--
 	t.Err = h.Errno()
@@ -125,6 +129,15 @@ func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
 		return fmt.Errorf("the export reported %v and starts anew: %w", t.Err, unix.ESTALE)
 	}
 	return nil
+}
+
+// flushFailed keeps t, which the export could not do, for the next link: what it
+// should have made durable is written again there first. The store's error is
+// told only once, so whose flush it was does not matter.
+func (c *Core) flushFailed(t *trans.Trans, errno unix.Errno) error {
+	c.flushFails++
+	t.Hold() // for the Drop that follows
+	return fmt.Errorf("the export could not flush (%v) and starts anew: %w", errno, unix.ESTALE)
 }
 
 // account counts the answer and keeps the books of what is not durable yet.

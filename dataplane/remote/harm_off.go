@@ -9,6 +9,6 @@ import "dst/dataplane/trans"
 
 type harms struct{}
 
-func (harms) rush(*Core, *trans.Trans) bool   { return false }
+func (harms) rush(*Core, *trans.Trans) bool  { return false }
 func (harms) forget(*trans.Trans, bool) bool { return false }
 func (harms) broken(*Core)                   {}

@@ -230,6 +230,15 @@ func (p *peer) answer(l *line, h *abi.Header, data []byte) error {
 	return l.send(reply, payload, crc)
 }
 
+// fail answers h with an error, in the present life of the export.
+func (p *peer) fail(l *line, h *abi.Header, errno unix.Errno) error {
+	reply := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, Reserved: uint32(errno)}
+	p.mu.Lock()
+	reply.SetVerifier(p.welcome.Verifier)
+	p.mu.Unlock()
+	return l.send(reply, nil, crc)
+}
+
 // user is a front: it submits and waits. As the clients of a real one, it sees
 // no answer before Flush.
 type user struct {

@@ -299,6 +299,7 @@ func TestFlushThatNeverSucceedsFails(t *testing.T) {
 				return true
 			}
 			p.set(func(p *peer) { p.welcome.Verifier[5]++ })
+			_ = p.fail(l, h, unix.ENOSPC)
 			l.Close()
 			return false
 		}
@@ -309,6 +310,27 @@ func TestFlushThatNeverSucceedsFails(t *testing.T) {
 		b.state(t, abi.StateFailed)
 		if n := len(p.trace()); n != flushTries {
 			t.Fatalf("the flush was sent %d times", n)
+		}
+	})
+}
+
+// TestFlushOutlivesExports: an export that dies before it answers has not failed,
+// however often.
+func TestFlushOutlivesExports(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p, lives := newPeer(), 10
+		p.on = func(p *peer, l *line, h *abi.Header, _ []byte) bool {
+			if h.Cmd != abi.MsgFlush || lives == 0 {
+				return true
+			}
+			lives--
+			p.set(func(p *peer) { p.welcome.Verifier[5]++ })
+			l.Close()
+			return false
+		}
+		b := start(t, p, nil)
+		if errno, _ := b.do(trans.Flush, 0, nil); errno != 0 || lives != 0 {
+			t.Fatal(errno, lives)
 		}
 	})
 }
