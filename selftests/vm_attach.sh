@@ -4,7 +4,7 @@
 # VM: qemu
 # MODULES: nbd veth loop
 # PROGRAMS: mkfs.ext4 mkswap swapon swapoff
-# TIMEOUT: 300
+# TIMEOUT: 900
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/device.inc"
 requires_vm

@@ -3,7 +3,7 @@
 # VM: qemu
 # MODULES: nbd veth xfs
 # PROGRAMS: mkfs.ext4 fsck.ext4 resize2fs mkfs.xfs xfs_repair strace
-# TIMEOUT: 300
+# TIMEOUT: 600
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/device.inc"
 requires_vm
@@ -29,7 +29,7 @@ durable() {
 	"$@" >"$DIR/out" 2>&1 || diag "$*: $(cat "$DIR/out")"
 	FLUSHES=$(($(count "$A" flushes) + $(count "$B" flushes) - before))
 	stop_pid $tracer INT
-	DURABLE=$(grep -Ec 'pwritev2.*RWF_DSYNC|fdatasync' "$DIR/strace")
+	DURABLE=$(grep -Ec '^[0-9]+ +(pwritev2.*RWF_DSYNC|fdatasync)' "$DIR/strace")
 }
 
 for fs in ext4 xfs; do

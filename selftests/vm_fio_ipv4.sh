@@ -3,7 +3,7 @@
 # VM: qemu
 # MODULES: nbd veth sch_netem
 # PROGRAMS: fio mkfs.ext4 fsck.ext4
-# TIMEOUT: 300
+# TIMEOUT: 600
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/device.inc"
 requires_vm

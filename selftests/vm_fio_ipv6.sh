@@ -3,7 +3,7 @@
 # VM: qemu
 # MODULES: nbd veth xfs
 # PROGRAMS: fio mkfs.xfs xfs_repair
-# TIMEOUT: 300
+# TIMEOUT: 600
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/device.inc"
 requires_vm

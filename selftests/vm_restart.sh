@@ -4,11 +4,11 @@
 # VM: qemu
 # MODULES: nbd veth
 # PROGRAMS: fio mkfs.ext4 fsck.ext4 qemu-nbd setpriv
-# TIMEOUT: 420
+# TIMEOUT: 900
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/device.inc"
 requires_vm
-plan 61
+plan 67
 
 # What README.md says: the kernel asks again within 5 s for what it had handed to the dead daemon.
 DOCUMENTED=5000
@@ -50,18 +50,34 @@ for signal in TERM KILL; do
 	check "$signal: its files are there" grep -q "before $signal" "$MNT/$signal"
 done
 
-# ---- killed under load
+# ---- the same under load
 
-kill_b() { stop_pid "$DSTD_B" KILL; }
 fs_load 30
-for i in 1 2 3 4 5; do
+for signal in KILL KILL TERM KILL KILL KILL; do
 	wait_for 20 finished_more_than $(($(finished) + 200))
 	started=$(now)
-	fs_under "killed ($i)" 1 kill_b start_b
-	check "killed ($i): requests waited no longer than documented" test $(($(now) - started)) -lt $((10 * DOCUMENTED))
+	fs_under "$signal under load" 1 "stop_pid $DSTD_B $signal" start_b
+	check "$signal under load: requests waited no longer than documented" test $(($(now) - started)) -lt $((10 * DOCUMENTED))
 done
 fs_verified
 is "no request failed" "$(field "$B" vol0 .counters.errors)" 0
+
+# ---- requests that may not wait for ever
+
+truncate -s 16M "$DIR/vol2.img"
+serve "$A" vol2 "$DIR/vol2.img" "tcp:$A4:9876"
+ctl "$B" remote add vol2 peer "tcp:$A4:9876" fail-after 4s start || bail "vol2 cannot be attached"
+blackhole on
+started=$(now)
+timeout 60 dd if="$DIR/b/dev/vol2" of=/dev/null bs=4k count=1 iflag=direct >"$DIR/dd" 2>&1
+is "fail-after: a request ends" $? 1
+took=$(($(now) - started))
+diag "time: a request failed $took ms after the peer was gone, with fail-after 4s"
+check "fail-after: with EIO" grep -q 'Input/output error' "$DIR/dd"
+check "fail-after: not before its time, nor long after it" test $took -ge 4000 -a $took -lt 40000
+blackhole off
+check "fail-after: the node is removed" ctl "$B" del vol2 force
+wait_for 10 established
 
 # ---- a daemon that has forgotten
 
@@ -141,4 +157,4 @@ is "with an error" $? 1
 check "the index is free" test ! -e "/sys/block/$THEIRS/backend"
 start_a
 qemu-nbd -d /dev/$taken >/dev/null
-all_gone "I/O error, dev $THEIRS"
+all_gone "I/O error, dev ($THEIRS|nbd1)"
