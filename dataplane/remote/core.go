@@ -96,10 +96,13 @@ func NewCore(cfg *Config, reserve *trans.Reserve, send func(*trans.Trans), now t
 		hello.Mode = abi.PermRead
 	}
 	c := &Core{hello: hello, limit: cfg.Size, send: send, table: trans.NewTable(reserve), page: page, saved: saved,
-		log: log, reserve: reserve, digest: cfg.Digest, replay: log.Replay(saved.Era), orphaned: dirty && log.Fresh(), half: cfg.Memory.Half(),
+		log: log, reserve: reserve, digest: cfg.Digest, replay: log.Replay(saved.Era), orphaned: dirty&dirtyNoLog != 0 || dirty != 0 && log.Fresh(), half: cfg.Memory.Half(),
 		history: make([]transition, 0, historyLen), since: now, state: abi.StateConfigured, told: true}
 	if log.Len() > 0 {
 		c.undurable = now
+	}
+	if c.orphaned { // the next daemon's log is not fresh any more
+		page[offDirty] |= dirtyNoLog
 	}
 	if c.ghosts = log.Haunt(); !cfg.Resent {
 		c.ghosts = log.Lay(0, math.MaxUint64)

@@ -419,10 +419,13 @@ func TestRestartedDaemonIsTheSameClient(t *testing.T) {
 		}
 		third.node.Close()
 		files.Delete(&b.page[0]) // the log is lost
-		p.set(func(p *peer) { p.welcome.Verifier[0]++ })
 		fourth := restart(t, p, b.page, nil)
-		fourth.state(t, abi.StateFailed)
-		if s := fourth.node.Status(); !strings.Contains(s.Reason, "lost too") {
+		fourth.do(trans.Write, 4096, pattern('y', 512)) // a log of its own does not make up for it
+		fourth.node.Close()
+		p.set(func(p *peer) { p.welcome.Verifier[0]++ })
+		fifth := restart(t, p, b.page, nil)
+		fifth.state(t, abi.StateFailed)
+		if s := fifth.node.Status(); !strings.Contains(s.Reason, "lost too") {
 			t.Fatal(s.Reason)
 		}
 	})

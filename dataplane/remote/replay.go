@@ -33,7 +33,8 @@ func (c *Core) changed(t *trans.Trans, durable bool, now time.Time) {
 		c.log.Append(trans.KindCut, t.Offset, t.Length, nil, c.saved.Era)
 	default:
 		if c.log.Len() == 0 {
-			c.page[offDirty], c.undurable = 1, now
+			c.page[offDirty] |= dirtyLog
+			c.undurable = now
 		}
 		c.log.Append(kindOf(t), t.Offset, t.Length, t.Data, c.saved.Era)
 		if t.Op == trans.Write {
@@ -69,6 +70,7 @@ func (c *Core) flushed(mark uint64, now time.Time) {
 	c.orphaned = false // it was acknowledged in this life of the export, or the node would have failed
 	c.log.Trim(mark, c.saved.Era)
 	c.undurable = now
+	c.page[offDirty] &^= dirtyNoLog
 	if c.log.Len() == 0 {
 		c.page[offDirty] = 0
 	}

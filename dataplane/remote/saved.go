@@ -24,6 +24,12 @@ const (
 	slotSize = 256
 )
 
+// Bits of the dirty mark.
+const (
+	dirtyLog   = 1 // there are acknowledged changes that no flush covers
+	dirtyNoLog = 2 // of some of them the log is lost
+)
+
 // Saved is what must outlive the daemon so that a restarted one is the same
 // client: it lies in a page of the run directory, mapped into memory, and is
 // written before anything that depends on it happens (the epoch before its
@@ -39,16 +45,16 @@ type Saved struct {
 	Shape    Info   // of the device, as its users know it
 }
 
-// load reads the page; a page of zeroes is a new attachment. dirty reports
-// whether writes were acknowledged and not flushed.
-func load(page []byte) (s Saved, dirty bool, err error) {
+// load reads the page; a page of zeroes is a new attachment. dirty is the dirty
+// mark.
+func load(page []byte) (s Saved, dirty byte, err error) {
 	ne := binary.NativeEndian
 	switch ne.Uint64(page[offMagic:]) {
 	case 0:
-		return Saved{}, false, nil
+		return Saved{}, 0, nil
 	case savedMagic:
 	default:
-		return Saved{}, false, fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
+		return Saved{}, 0, fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
 	}
 	b := page[offSlot+slotSize*int(ne.Uint64(page[offTurn:])&1):]
 	copy(s.ClientID[:], b)
@@ -60,7 +66,7 @@ func load(page []byte) (s Saved, dirty bool, err error) {
 	s.Era = ne.Uint32(b[112:])
 	s.Shape = Info{Size: ne.Uint64(b[80:]), BlockMin: ne.Uint32(b[88:]), BlockPref: ne.Uint32(b[92:]), MaxSize: ne.Uint32(b[96:]),
 		ReadOnly: b[100] != 0, Features: ne.Uint64(b[104:])}
-	return s, page[offDirty] != 0, nil
+	return s, page[offDirty], nil
 }
 
 // store writes s into the slot that does not hold and then turns: a daemon
