@@ -68,6 +68,7 @@ func (c *Core) issue(t *trans.Trans) {
 // first.
 func (c *Core) pump(now time.Time) {
 	if c.gate == gateReplay && c.playAgain(now) {
+		c.page[offDirty] &^= dirtyReplay
 		c.gate = gateResend
 	}
 	if c.gate == gateResend && c.resending == 0 {
@@ -125,8 +126,11 @@ func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
 	if c.waiting > 0 || c.gate != gateOpen {
 		c.pump(now)
 	}
-	if h.Verifier() != c.welcome.Verifier {
+	switch {
+	case h.Verifier() != c.welcome.Verifier:
 		return fmt.Errorf("the export reported %v and starts anew: %w", t.Err, unix.ESTALE)
+	case t.Own() && t.Err != 0: // without it there is no going on
+		return fmt.Errorf("the export can not take back what it acknowledged and lost, it is tried again: %w", t.Err)
 	}
 	return nil
 }

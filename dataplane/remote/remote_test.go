@@ -373,6 +373,36 @@ func TestRequestTimeoutBreaksTheLink(t *testing.T) {
 	})
 }
 
+// TestReplayWithoutRoom: what the export has lost and has no room for is offered
+// again until it has, and nothing else is sent meanwhile.
+func TestReplayWithoutRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p, full := newPeer(), 5
+		b := start(t, p, nil)
+		b.do(trans.Write, 0, pattern('x', 512))
+		p.set(func(p *peer) {
+			p.welcome.Verifier[0]++
+			clear(p.disk[:512])
+			p.on = func(p *peer, l *line, h *abi.Header, _ []byte) bool {
+				if full == 0 {
+					return true
+				}
+				if h.Cmd != abi.MsgIO || h.RW&abi.RWWrite == 0 {
+					t.Errorf("%v while the export has lost a write", h.Cmd)
+				}
+				full--
+				_ = p.fail(l, h, unix.ENOSPC)
+				return false
+			}
+		})
+		p.cut()
+		if _, data := b.do(trans.Read, 0, make([]byte, 512)); data[0] != 'x' || full != 0 {
+			t.Fatalf("read %q, %d times without room to come", data[:1], full)
+		}
+		b.state(t, abi.StateEstablished)
+	})
+}
+
 func TestErrorIsAnsweredAndNeverResent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer()
@@ -428,6 +458,25 @@ func TestRestartedDaemonIsTheSameClient(t *testing.T) {
 		if s := fifth.node.Status(); !strings.Contains(s.Reason, "lost too") {
 			t.Fatal(s.Reason)
 		}
+	})
+}
+
+// TestLogLostInAReplay: the export lives the life that the page knows, and never
+// got back what it had lost in the one before.
+func TestLogLostInAReplay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		b.do(trans.Write, 0, pattern('x', 512))
+		b.node.Close()
+		p.set(func(p *peer) { p.welcome.Verifier[0]++ })
+		p.on = hold(func(*abi.Header) bool { return true })
+		again := restart(t, p, b.page, nil)
+		again.state(t, abi.StateRecovery)
+		again.node.Close()
+		files.Delete(&b.page[0])
+		third := restart(t, p, b.page, nil)
+		third.state(t, abi.StateFailed)
 	})
 }
 
