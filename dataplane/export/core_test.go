@@ -258,16 +258,16 @@ func TestFailedWriteChangesTheVerifier(t *testing.T) {
 	bad, good := write(0, 512), write(512, 512)
 	c.Begin(s, bad)
 	c.Begin(s, good)
-	want(t, "End", c.End(bad, unix.ENOSPC, false), Never)
+	want(t, "End", c.End(bad, unix.EIO, false), Never)
 	want(t, "reply", bad.Reply(), ReplyError)
-	want(t, "errno", bad.Err, unix.ENOSPC)
+	want(t, "errno", bad.Err, unix.EIO)
 	if c.Verifier() == old || bad.Verifier() != c.Verifier() {
 		t.Error("the answer does not carry a new verifier")
 	}
 	acts := c.Actions()
 	for _, who := range []*Seat{s, reader} {
 		i := slices.IndexFunc(acts, func(a Action) bool { return a.Kind == Cut && a.Seat == who })
-		if i < 0 || acts[i].Parting != (who == s) || !errors.Is(acts[i].Why, unix.ENOSPC) {
+		if i < 0 || acts[i].Parting != (who == s) || !errors.Is(acts[i].Why, unix.EIO) {
 			t.Errorf("actions %+v", acts)
 		}
 	}
@@ -275,6 +275,32 @@ func TestFailedWriteChangesTheVerifier(t *testing.T) {
 	want(t, "a good one of the cut session", good.Reply(), ReplyNone)
 	young := settled(t, c, 1, 2, abi.PermRW)
 	want(t, "verifier of the next session", young.Verifier, c.Verifier())
+}
+
+func TestLackOfRoomCostsNobodyElse(t *testing.T) {
+	c := testCore(nil)
+	s, reader := settled(t, c, 1, 1, abi.PermRW), settled(t, c, 2, 1, abi.PermRead)
+	old := c.Verifier()
+	bad, next := write(0, 512), write(0, 1024)
+	c.Begin(s, bad)
+	want(t, "what overlaps", c.Begin(s, next), Later)
+	want(t, "End", c.End(bad, unix.ENOSPC, false), Never)
+	want(t, "reply", bad.Reply(), ReplyError)
+	want(t, "errno", bad.Err, unix.ENOSPC)
+	want(t, "verifier of the answer", bad.Verifier(), old)
+	want(t, "verifier", c.Verifier(), old)
+	want(t, "both are served", s.Open() && reader.Open() && !c.Active(), true)
+	if op, turn := c.Next(); op != next || turn != Now {
+		t.Error("what waited for it does not run")
+	}
+	c.End(next, 0, false)
+	flush := &Op{Kind: KindFlush}
+	c.Begin(s, flush)
+	c.Next()
+	c.Synced(unix.ENOSPC)
+	if c.Verifier() == old || s.Open() {
+		t.Error("a flush that found no room is a failure")
+	}
 }
 
 func TestFailedFlushIsTold(t *testing.T) {

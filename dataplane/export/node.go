@@ -33,6 +33,7 @@ type Node struct {
 	keepalive atomic.Int64 // ns
 	crews     atomic.Int32 // most workers of a session
 	digest    atomic.Uint32
+	toldFull  atomic.Int64 // when it was told that there is no room, as now
 
 	mu       sync.Mutex // guards all below, the core too
 	core     *Core

@@ -187,7 +187,11 @@ func (n *Node) end(r *request, errno unix.Errno) {
 		r.conclude()
 	}
 	n.mu.Unlock()
-	n.failed(errno)
+	if noRoom(errno) {
+		n.full(errno)
+	} else {
+		n.failed(errno)
+	}
 	n.carryOut(acts)
 }
 

@@ -346,12 +346,12 @@ func TestStoreErrorOfAWrite(t *testing.T) {
 	c, reader := w.client(helloOf(1, 1, abi.PermRW)), w.client(helloOf(2, 1, abi.PermRead))
 	m.setGate(func(call string, _, _ uint64) error {
 		if call == "write" {
-			return unix.ENOSPC
+			return unix.EIO
 		}
 		return nil
 	})
 	h, _ := c.do(abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite}, pattern(4096, 1))
-	want(t, "errno", h.Errno(), unix.ENOSPC)
+	want(t, "errno", h.Errno(), unix.EIO)
 	if v := h.Verifier(); v == c.welcome.Verifier || v != w.Status().Verifier {
 		t.Error("the answer does not carry the new verifier")
 	}
@@ -360,6 +360,26 @@ func TestStoreErrorOfAWrite(t *testing.T) {
 	again := w.client(helloOf(1, 2, abi.PermRW))
 	want(t, "verifier", again.welcome.Verifier, h.Verifier())
 	want(t, "tenure", again.welcome.Tenure, c.welcome.Tenure)
+}
+
+func TestStoreWithoutRoom(t *testing.T) {
+	m, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{}, disk)
+	c := w.client(helloOf(1, 1, abi.PermRW))
+	m.setGate(func(call string, _, _ uint64) error {
+		if call == "write" {
+			return unix.ENOSPC
+		}
+		return nil
+	})
+	for range 3 {
+		h, _ := c.do(abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite}, pattern(4096, 1))
+		want(t, "errno", h.Errno(), unix.ENOSPC)
+		want(t, "verifier", h.Verifier(), c.welcome.Verifier)
+	}
+	m.setGate(nil)
+	h, _ := c.do(abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite}, pattern(4096, 1))
+	want(t, "with room", h.Errno(), 0)
 }
 
 func TestStoreErrorOfAFlush(t *testing.T) {

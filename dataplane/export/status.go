@@ -162,3 +162,16 @@ func (n *Node) failed(errno unix.Errno) {
 	n.log.Error().Err(errno).Str("device", n.cfg.Device).Msg("the store failed: all clients have to come again")
 	n.notify(abi.EventKindError, "the store "+n.cfg.Device+" failed: "+errno.Error(), abi.Addr{})
 }
+
+// fullTime is how often it is told at most that the store has no room.
+const fullTime = int64(time.Minute)
+
+// full tells that changes find no room.
+func (n *Node) full(errno unix.Errno) {
+	now, last := n.now(), n.toldFull.Load()
+	if last != 0 && now-last < fullTime || !n.toldFull.CompareAndSwap(last, now) {
+		return
+	}
+	n.log.Error().Err(errno).Str("device", n.cfg.Device).Msg("the store has no room: changes that need some fail")
+	n.notify(abi.EventKindError, "the store "+n.cfg.Device+" has no room: changes that need some fail", abi.Addr{})
+}
