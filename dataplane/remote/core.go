@@ -101,8 +101,10 @@ func NewCore(cfg *Config, reserve *trans.Reserve, send func(*trans.Trans), now t
 	if log.Len() > 0 {
 		c.undurable = now
 	}
-	if c.orphaned { // the next daemon's log is not fresh any more
-		page[offDirty] |= dirtyNoLog
+	if c.orphaned {
+		if page[offDirty] |= dirtyNoLog; dirty&dirtyReplay != 0 {
+			c.saved.Verifier = abi.Verifier{} // not even in its present life the export has them
+		}
 	}
 	if c.ghosts = log.Haunt(); !cfg.Resent {
 		c.ghosts = log.Lay(0, math.MaxUint64)
@@ -295,7 +297,9 @@ func (c *Core) adopt(w *abi.Welcome) {
 		s.Tenure = w.Tenure
 	}
 	if w.Verifier != s.Verifier || s.Era == 0 {
-		s.Era++
+		if s.Era++; c.log.Stale(s.Era) {
+			c.page[offDirty] |= dirtyReplay // until pump has seen to it
+		}
 	}
 	s.Known, s.StoreID, s.Verifier = true, w.StoreID, w.Verifier
 	size := fit(w.Size, c.limit, c.info.BlockMin)

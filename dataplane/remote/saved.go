@@ -26,8 +26,9 @@ const (
 
 // Bits of the dirty mark.
 const (
-	dirtyLog   = 1 // there are acknowledged changes that no flush covers
-	dirtyNoLog = 2 // of some of them the log is lost
+	dirtyLog    = 1 // there are acknowledged changes that no flush covers
+	dirtyNoLog  = 2 // of some of them the log is lost
+	dirtyReplay = 4 // some of them are only in the log: the export has lost them
 )
 
 // Saved is what must outlive the daemon so that a restarted one is the same
