@@ -66,6 +66,7 @@ type Core struct {
 	ghosts      int       // ranges that the kernel has to write again before they may be read
 	undurable   time.Time // since when the log has something that no flush covers
 	flushing    bool      // a flush of the core's own is filed
+	wanted      bool      // somebody waits for what a flush frees, and none was filed since
 	draining    bool      // the export says that it waits for what an earlier link had started
 	flushFails  int
 	replayFails int
@@ -317,7 +318,7 @@ func (c *Core) Broken(now time.Time, why string) {
 			own.Drop()
 		}
 	}
-	c.flushing = false
+	c.wanted, c.flushing = c.wanted || c.flushing, false
 	c.harms.broken(c)
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {

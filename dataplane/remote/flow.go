@@ -74,6 +74,9 @@ func (c *Core) pump(now time.Time) {
 	if c.gate == gateResend && c.resending == 0 {
 		c.gate = gateOpen
 		c.set(abi.StateEstablished, now, "")
+		if c.wanted || c.full() {
+			c.flushOwn(now)
+		}
 	}
 	for t := c.table.First(); t != nil && c.waiting > 0 && c.sent < c.window; t = t.Next() {
 		if !t.OnWire && c.mayGo(t) {

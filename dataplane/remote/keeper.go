@@ -106,11 +106,11 @@ func (l *link) flushOld() {
 	l.out.Flush()
 }
 
-// logTick is how often the log's age is looked at.
+// logTick is how often the log's age is looked at, and that of ghosts.
 func (n *Node) logTick() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return max(n.knobs.logAge/2, 10*time.Millisecond)
+	return max(min(n.knobs.logAge/2, time.Second), 10*time.Millisecond)
 }
 
 // missed counts ticks at which a counter stood still.

@@ -26,7 +26,7 @@ func (c *Core) promise(t *trans.Trans) bool {
 // changed is an answered change. What was acknowledged is in the log before the
 // front hears of it; what is durable hides older records of the same bytes.
 func (c *Core) changed(t *trans.Trans, durable bool, now time.Time) {
-	switch {
+	switch durable = c.harms.durable(durable); {
 	case t.Err != 0, durable && c.log.Len() == 0, c.harms.forget(t, durable):
 		c.log.Unreserve()
 	case durable:
@@ -46,9 +46,15 @@ func (c *Core) changed(t *trans.Trans, durable bool, now time.Time) {
 	if c.ghosts > 0 { // with an error too: the kernel knows now that it may have happened or not
 		c.ghosts = c.log.Lay(t.Offset, t.End())
 	}
-	if int(c.log.Bytes()) >= c.half || 2*c.log.Len() >= c.log.Records() {
+	if c.wanted || c.full() {
 		c.flushOwn(now)
 	}
+}
+
+// full tells whether it is time to flush the log, so that nobody has to wait for
+// room in it.
+func (c *Core) full() bool {
+	return int(c.log.Bytes()) >= c.half || 2*c.log.Len() >= c.log.Records()
 }
 
 func kindOf(t *trans.Trans) trans.Kind {
@@ -83,7 +89,7 @@ func (c *Core) flushOwn(now time.Time) {
 		return
 	}
 	if t := c.reserve.Own(trans.Flush); t != nil {
-		c.flushing = true
+		c.flushing, c.wanted = true, false
 		c.file(t, now)
 	}
 }
@@ -121,8 +127,12 @@ func (c *Core) Tick(now time.Time, age time.Duration) {
 	}
 }
 
-// Relieve flushes because somebody waits for the memory that the log holds.
-func (c *Core) Relieve(now time.Time) { c.flushOwn(now) }
+// Relieve flushes because somebody waits for the memory that the log holds, or
+// will hold when what is in flight is answered.
+func (c *Core) Relieve(now time.Time) {
+	c.wanted = true
+	c.flushOwn(now)
+}
 
 // playAgain sends what the export has lost; true if nothing of it is left.
 func (c *Core) playAgain(now time.Time) bool {
@@ -150,7 +160,7 @@ func (c *Core) ownDone(t *trans.Trans, now time.Time) {
 		c.flushing = false
 		if t.Err == 0 {
 			c.flushed(t.Mark, now)
-			if c.reserve.Starving() {
+			if c.wanted = c.wanted || c.reserve.Starving(); c.wanted {
 				c.flushOwn(now)
 			}
 		}
