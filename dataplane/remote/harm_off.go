@@ -12,3 +12,4 @@ type harms struct{}
 func (harms) rush(*Core, *trans.Trans) bool  { return false }
 func (harms) forget(*trans.Trans, bool) bool { return false }
 func (harms) broken(*Core)                   {}
+func (harms) durable(d bool) bool            { return d }

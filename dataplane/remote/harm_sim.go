@@ -12,6 +12,7 @@ type Harms struct {
 	NoGate      bool // new requests leave during recovery
 	OnePhase    bool // everything that is sent again leaves together
 	OneVerifier bool // a replay that was begun is taken for complete
+	Sequence    bool // the log has every request, durable ones too
 }
 
 type harms struct{ Harms }
@@ -35,3 +36,6 @@ func (h harms) broken(c *Core) {
 		c.log.HarmRenew(c.saved.Era)
 	}
 }
+
+// durable tells whether a change needs no record of its own.
+func (h harms) durable(d bool) bool { return d && !h.Sequence }

@@ -37,22 +37,9 @@ func (h harms) next(r *Replay) (p Piece, ok, mine bool) {
 		}
 		at := r.at
 		r.at += abi.SectorSize
-		if !l.cutBehind(rec.seq(), at) {
-			return r.give(rec, at, r.at), true, true
-		}
+		return r.give(rec, at, r.at), true, true
 	}
 	return p, false, true
-}
-
-// cutBehind tells whether a record newer than seq says that the sector at off is
-// durable.
-func (l *Log) cutBehind(seq, off uint64) bool {
-	for seq++; seq <= l.tail; seq++ {
-		if rec := l.record(seq); rec.kind() == KindCut && rec.off() <= off && off < rec.end() {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *Replay) passed(seq uint64) bool {
