@@ -67,7 +67,11 @@ func NewArena(b *Budget, guaranteed, limit, largest int) (*Arena, error) {
 func NewArenaIn(b *Budget, guaranteed, limit, largest int, m *File, kept []Extent) (*Arena, error) {
 	m.unit = roundUp(max(largest, lendSize))
 	m.used = make([]bool, len(m.mem)/m.unit)
-	return newArena(b, guaranteed, limit, largest, m, kept)
+	a, err := newArena(b, guaranteed, limit, largest, m, kept)
+	if err == nil {
+		m.sweep()
+	}
+	return a, err
 }
 
 // newArena is NewArena with memory from source, where kept is.

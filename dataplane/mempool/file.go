@@ -3,6 +3,7 @@ package mempool
 import (
 	"fmt"
 	"os"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,9 @@ type File struct {
 	from int64  // where the memory begins in the file, in bytes
 	unit int    // bytes
 	mem  []byte // all of it; only the units in use may be touched
-	used []bool // by unit
+
+	mu   sync.Mutex // guards used: an Arena gives back and takes at the same time
+	used []bool     // by unit
 }
 
 // Extent is a piece of a File's memory: n bytes from at.
@@ -70,6 +73,8 @@ func (m *File) Where(b []byte) Extent {
 
 // alloc takes the first units that are free, and so many neighbours.
 func (m *File) alloc(n int) ([]byte, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	units := (n + m.unit - 1) / m.unit
 	run := 0
 	for i, used := range m.used {
@@ -83,7 +88,8 @@ func (m *File) alloc(n int) ([]byte, bool, error) {
 	return nil, false, fmt.Errorf("%s has no room for %d KiB: %w", m.f.Name(), n>>10, unix.ENOMEM)
 }
 
-// claim takes n bytes from the unit that begins at at.
+// claim takes n bytes from the unit that begins at at. Called with the lock, or
+// before there is an Arena.
 func (m *File) claim(at, n int) ([]byte, bool, error) {
 	if err := unix.Fallocate(int(m.f.Fd()), 0, m.from+int64(at), int64(n)); err != nil {
 		return nil, false, fmt.Errorf("the file system of %s has no room for %d KiB of payload memory: make it larger: %w", m.f.Name(), n>>10, err)
@@ -95,11 +101,30 @@ func (m *File) claim(at, n int) ([]byte, bool, error) {
 	return b, unix.Mlock(b) == nil, nil
 }
 
+// sweep gives the file system back what an earlier Arena had and this one, whose
+// pieces are all claimed, has not.
+func (m *File) sweep() {
+	for i := 0; i < len(m.used); i++ {
+		if from := i; !m.used[i] {
+			for i < len(m.used) && !m.used[i] {
+				i++
+			}
+			m.punch(from*m.unit, (i-from)*m.unit)
+		}
+	}
+}
+
+func (m *File) punch(at, n int) {
+	_ = unix.Fallocate(int(m.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, m.from+int64(at), int64(n))
+}
+
 // free gives the memory back to the file system.
 func (m *File) free(b []byte) {
 	e := m.Where(b)
 	_ = unix.Munlock(b)
-	_ = unix.Fallocate(int(m.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, m.from+int64(e.At), int64(e.N))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.punch(e.At, e.N)
 	for i := e.At / m.unit; i*m.unit < e.At+e.N; i++ {
 		m.used[i] = false
 	}

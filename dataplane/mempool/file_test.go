@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -180,5 +183,64 @@ func TestFileFullIsAnError(t *testing.T) {
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFileIsGivenAndTakenBackAtOnce: a chunk is given back without the Arena's
+// lock, while the next one is lent.
+func TestFileIsGivenAndTakenBackAtOnce(t *testing.T) {
+	b := NewBudget(16 * mib)
+	m, a, err := fileArena(t, openFile(t), b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var users sync.WaitGroup
+	for range 6 {
+		users.Go(func() {
+			for range 1000 {
+				p, ok := a.Get(mib, nil)
+				if !ok {
+					t.Error("no memory")
+					return
+				}
+				runtime.Gosched()
+				a.Put(p)
+			}
+		})
+	}
+	users.Wait()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.Index(m.used, true); i >= 0 {
+		t.Errorf("unit %d is not given back", i)
+	}
+}
+
+// TestFileIsSwept: what a process that was killed had borrowed does not stay
+// with the file.
+func TestFileIsSwept(t *testing.T) {
+	f, b := openFile(t), NewBudget(16*mib)
+	m, a, err := fileArena(t, f, b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []Extent
+	for range 4 {
+		p, _ := a.Get(mib, nil)
+		kept = append(kept, m.Where(p))
+	}
+	a.Leave()
+	_ = m.Close()
+	m, a, err = fileArena(t, f, b, kept[2:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	defer a.Leave()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 > 2*mib+64<<10 {
+		t.Errorf("the file takes %d bytes for two pieces of 1 MiB (%v)", st.Blocks*512, err)
 	}
 }
