@@ -32,7 +32,6 @@ type Log struct {
 	tail     uint64 // records head+1 to tail are live
 	bytes    uint64 // of payload that they hold
 	reserved uint64 // records promised to changes that are on their way
-	fresh    bool
 	scratch  [25]byte
 	replay   Replay
 	harms    harms
@@ -88,7 +87,6 @@ func OpenLog(mem []byte, depth, records int, owner abi.ID) (*Log, error) {
 	}
 	switch *l.word(0) {
 	case 0:
-		l.fresh = true
 		*l.word(offDepth), *l.word(offRecords) = uint64(depth), uint64(records)
 		copy(mem[offOwner:], owner[:])
 		atomic.StoreUint64(l.word(0), logMagic)
@@ -136,8 +134,9 @@ func (l *Log) Kept() (all []mempool.Extent) {
 	return all
 }
 
-// Fresh tells whether the log was made by OpenLog.
-func (l *Log) Fresh() bool { return l.fresh }
+// Fresh tells whether the log never had a record: it is new, or who made it was
+// killed before he could use it.
+func (l *Log) Fresh() bool { return l.tail == 0 }
 
 // Adopt says where payloads lie. The pieces of Kept must be out there.
 func (l *Log) Adopt(p Payload) { l.payload = p }

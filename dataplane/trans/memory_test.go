@@ -117,3 +117,21 @@ func BenchmarkLog(b *testing.B) {
 		}
 	}
 }
+
+// TestLogIsFreshUntilItsFirstRecord: one that was made in the place of a lost one
+// by a daemon that was killed right then is still known to be new.
+func TestLogIsFreshUntilItsFirstRecord(t *testing.T) {
+	f, b := memfile(t), mempool.NewBudget(16<<20)
+	for range 2 {
+		m, err := OpenMemory(f, b, testSizes, abi.ID{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.Log.Fresh() {
+			t.Error("not fresh")
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
