@@ -92,33 +92,42 @@ func keptAt(c *Config, key string) string {
 // identifyXattr keeps the identity in attributes of the file itself, so that it
 // travels with it. Errors: the file system or our rights do not allow it.
 func identifyXattr(fd int) (*Identity, error) {
-	id := new(Identity)
+	id := &Identity{Save: func(tenure, last abi.ID) error {
+		if err := setTenure(fd, tenure, last); err != nil {
+			return fmt.Errorf("keeping the tenure in the file's attributes: %w", err)
+		}
+		return syncApart(fd)
+	}}
 	var b [32]byte
-	n, err := unix.Fgetxattr(fd, xattrStore, b[:])
-	switch {
+	fresh := false
+	if n, err := unix.Fgetxattr(fd, xattrTenure, b[:]); err == nil && n == 32 {
+		id.Tenure, id.Last = abi.ID(b[:16]), abi.ID(b[16:])
+	} else {
+		// Kept at once: clients who share the place never change it.
+		id.Tenure, fresh = randomID(), true
+		if err := setTenure(fd, id.Tenure, id.Last); err != nil {
+			return nil, err
+		}
+	}
+	switch n, err := unix.Fgetxattr(fd, xattrStore, b[:]); {
 	case err == nil && n == 16:
 		id.ID = abi.ID(b[:16])
 	case err == nil, errors.Is(err, unix.ENODATA), errors.Is(err, unix.ERANGE):
-		id.ID = randomID()
+		id.ID, fresh = randomID(), true
 		if err := unix.Fsetxattr(fd, xattrStore, id.ID[:], 0); err != nil {
 			return nil, err
 		}
 	default:
 		return nil, err
 	}
-	if n, err := unix.Fgetxattr(fd, xattrTenure, b[:]); err == nil && n == 32 {
-		id.Tenure, id.Last = abi.ID(b[:16]), abi.ID(b[16:])
-	} else {
-		id.Tenure = randomID()
-	}
-	id.Save = func(tenure, last abi.ID) error {
-		b := append(append([]byte(nil), tenure[:]...), last[:]...)
-		if err := unix.Fsetxattr(fd, xattrTenure, b, 0); err != nil {
-			return fmt.Errorf("keeping the tenure in the file's attributes: %w", err)
-		}
-		return syncApart(fd)
+	if fresh {
+		return id, syncApart(fd)
 	}
 	return id, nil
+}
+
+func setTenure(fd int, tenure, last abi.ID) error {
+	return unix.Fsetxattr(fd, xattrTenure, append(append([]byte(nil), tenure[:]...), last[:]...), 0)
 }
 
 // syncApart makes the file's attributes durable through a description of its

@@ -415,6 +415,12 @@ func TestIdentityOutlivesTheDaemon(t *testing.T) {
 		if id.ID == (abi.ID{}) || id.Tenure == (abi.ID{}) || id.Last != (abi.ID{}) {
 			t.Fatalf("%s: %+v", name, id)
 		}
+		d.Store.Close()
+		d = openDisk(t, c)
+		if d.Identity.Tenure != id.Tenure { // nobody had the place, and clients who share it never will
+			t.Errorf("%s: tenure %v, and %v after reopening", name, id.Tenure, d.Identity.Tenure)
+		}
+		id = d.Identity
 		tenure, last := randomID(), randomID()
 		if err := id.Save(tenure, last); err != nil {
 			t.Fatal(err)
