@@ -29,6 +29,7 @@ type remoteNode struct {
 	link   *remote.Node // nil until started
 	memory *trans.Memory
 	front  atomic.Pointer[front] // nil until the device's shape is known
+	ending atomic.Bool           // set before the front is looked for to be hung up
 
 	sizing sync.Mutex     // held while the front learns the device's size
 	work   sync.WaitGroup // those who do so on their own
@@ -167,6 +168,10 @@ func (r *remoteNode) up(remote.Info) error {
 		return err
 	}
 	r.front.Store(&f)
+	if r.ending.Load() { // the link will answer that it ends: nobody is to hear that
+		f.Hangup()
+		return nil
+	}
 	r.resize() // a device of an earlier daemon may have missed a change
 	return nil
 }
@@ -201,6 +206,7 @@ func (r *remoteNode) stop() {
 // back, which the front waits for.
 func (r *remoteNode) end() {
 	if r.link != nil {
+		r.ending.Store(true)
 		if f := r.front.Load(); f != nil {
 			(*f).Hangup()
 		}
