@@ -1,0 +1,119 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/dataplane/trans"
+)
+
+// think lets the users begin the next request, when there is room in their
+// window and somebody to take it.
+func (w *world) think() {
+	if w.begun == len(w.plan.steps) {
+		w.rest()
+		return
+	}
+	s := w.plan.steps[w.begun]
+	w.after(s.think, func() {
+		if w.flying >= w.plan.set.window || w.devs[s.user%len(w.devs)].dead {
+			w.blocked = true
+			return
+		}
+		w.begun++
+		w.begin(s)
+		w.trigger()
+		w.think()
+	})
+}
+
+// resume lets the users go on.
+func (w *world) resume() {
+	if w.blocked {
+		w.blocked = false
+		w.think()
+	}
+	w.after(0, w.rest)
+}
+
+func (w *world) begin(s step) {
+	d := w.devs[s.user%len(w.devs)]
+	a := w.history.begin(s, d)
+	a.flying = true
+	w.flying++
+	d.open = append(d.open, a)
+	if w.log != nil {
+		w.trace("user: %v", a)
+	}
+	if d.proc != nil {
+		d.proc.submit(a)
+	}
+}
+
+// release ends the users' wait for a.
+func (w *world) release(a *ask) {
+	if a.flying {
+		a.flying = false
+		w.flying--
+		w.resume()
+	}
+}
+
+// answered is the end of a, if it is still open.
+func (w *world) answered(a *ask, errno unix.Errno, data []byte) {
+	d := a.dev
+	i := slices.Index(d.open, a)
+	if i < 0 {
+		w.blame("%v came back twice", a)
+		return
+	}
+	d.open = slices.Delete(d.open, i, i+1)
+	if errno == 0 {
+		if err := w.history.done(a, data); err != nil {
+			w.blame("%v", err)
+		}
+	} else {
+		w.history.fail(a)
+		if !d.failed && w.errors == 0 && !w.mayFail {
+			w.blame("%v got %v although the store is well", a, errno)
+		}
+	}
+	if w.log != nil {
+		w.trace("answer: %v %v", a, errno)
+	}
+	w.release(a)
+}
+
+// rest is what follows when the users wait for nothing.
+func (w *world) rest() {
+	if w.flying > 0 || w.begun < len(w.plan.steps) || w.bad != nil {
+		return
+	}
+	switch w.stage {
+	case stageSteps:
+		w.becalm()
+		w.stage = stageRead
+		w.after(w.plan.set.disk, w.readAll)
+	case stageRead:
+		w.check()
+		if w.stage = stageLost; !w.plan.set.loseAll || w.plan.set.shared {
+			w.stage = stageOver
+			return
+		}
+		w.limit = w.now + aliveTime
+		w.trace("both hosts are lost")
+		w.killExport(true, time.Millisecond)
+		w.loseClients(time.Millisecond)
+		w.after(time.Second, w.readAll)
+	case stageLost:
+		w.stage = stageOver
+	}
+}
+
+func (w *world) readAll() {
+	for i := range w.plan.set.sectors {
+		w.begin(step{op: trans.Read, from: i, n: 1})
+	}
+}
