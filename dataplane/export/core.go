@@ -56,6 +56,7 @@ type CoreConfig struct {
 	Name         string
 	Shared       bool          // several read-write clients
 	Stable       bool          // every change is durable before its answer
+	Late         bool          // as Geometry.Late
 	Keepalive    time.Duration // how long a silent holder is waited for, by two
 	Rand         io.Reader     // 16 bytes for each verifier and tenure
 	Tenure, Last abi.ID        // what was kept of the last life

@@ -160,7 +160,7 @@ func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 // meanwhile gets none: its verifier may be another by now.
 func (c *Core) judge(op *Op) {
 	switch {
-	case op.Err != 0 && !noRoom(op.Err):
+	case op.Err != 0 && (c.cfg.Late || !noRoom(op.Err)):
 		op.seat.parting = true
 		c.failed(op.Err)
 		op.reply, op.verifier = ReplyError, c.verifier
@@ -174,7 +174,7 @@ func (c *Core) judge(op *Op) {
 
 // noRoom tells whether a change that failed so has cost nothing but itself: it
 // found no room, before anything was written, and what was acknowledged has its
-// place. Of a flush it says no such thing.
+// place. Of a flush it says no such thing, nor of a store that is Late.
 func noRoom(errno unix.Errno) bool { return errno == unix.ENOSPC || errno == unix.EDQUOT }
 
 // Synced is the store's flush done: all who had joined it are over, or go on

@@ -303,6 +303,20 @@ func TestLackOfRoomCostsNobodyElse(t *testing.T) {
 	}
 }
 
+// TestLackOfRoomOfAnEarlierWrite: where a write may be told of what an earlier,
+// acknowledged one did not find, that is a failure as any other.
+func TestLackOfRoomOfAnEarlierWrite(t *testing.T) {
+	c := testCore(func(c *CoreConfig) { c.Late = true })
+	s := settled(t, c, 1, 1, abi.PermRW)
+	old, bad := c.Verifier(), write(0, 512)
+	c.Begin(s, bad)
+	want(t, "End", c.End(bad, unix.ENOSPC, false), Never)
+	want(t, "reply", bad.Reply(), ReplyError)
+	if c.Verifier() == old || bad.Verifier() == old || s.Open() {
+		t.Error("nobody hears that acknowledged bytes are lost")
+	}
+}
+
 func TestFailedFlushIsTold(t *testing.T) {
 	c := testCore(nil)
 	s := settled(t, c, 1, 1, abi.PermRW)

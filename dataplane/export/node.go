@@ -91,7 +91,7 @@ func newNode(c Config, env Env, disk *Disk) *Node {
 	n.keepalive.Store(int64(c.Keepalive))
 	n.crews.Store(int32(c.Workers))
 	n.digest.Store(uint32(c.Digest))
-	n.core = NewCore(CoreConfig{Name: c.Name, Shared: c.Flags&abi.NodeFlagShared != 0, Stable: n.stable,
+	n.core = NewCore(CoreConfig{Name: c.Name, Shared: c.Flags&abi.NodeFlagShared != 0, Stable: n.stable, Late: disk.Geometry.Late,
 		Keepalive: c.Keepalive, Rand: rand.Reader, Tenure: disk.Identity.Tenure, Last: disk.Identity.Last})
 	n.enterState(abi.StateConfigured, "")
 	return n

@@ -187,7 +187,7 @@ func (n *Node) end(r *request, errno unix.Errno) {
 		r.conclude()
 	}
 	n.mu.Unlock()
-	if noRoom(errno) {
+	if noRoom(errno) && !n.disk.Geometry.Late {
 		n.full(errno)
 	} else {
 		n.failed(errno)

@@ -49,6 +49,7 @@ type Geometry struct {
 	Rotating  bool
 	Instant   bool // memory: reads and writes never wait
 	Cached    bool // ReadAt without wait can succeed
+	Late      bool // a change may be told, once for all, what an earlier one did not find room for
 	// FUA: a durable WriteAt is durable when it returns, by itself and without
 	// consuming the error of somebody else's write (as fsync does).
 	FUA bool

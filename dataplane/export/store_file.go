@@ -40,6 +40,7 @@ func (f *file) measureFile(g *Geometry, c *Config, st *unix.Stat_t) error {
 	}
 	g.Instant = uint32(fs.Type) == unix.TMPFS_MAGIC || uint32(fs.Type) == unix.RAMFS_MAGIC
 	g.Cached = g.Instant || f.probeNowait()
+	g.Late = uint32(fs.Type) == unix.NFS_SUPER_MAGIC
 	return nil
 }
 
