@@ -34,6 +34,8 @@ type campaign struct {
 // faults are the kinds: each does one and returns when the peer is there again, what to call it, and how to tell that all goes on.
 var faults = map[string]func(c *campaign) (what string, goesOn func() bool, err error){
 	"cut":    (*campaign).cut,
+	"hole":   (*campaign).hole,
+	"damage": (*campaign).damage,
 	"export": (*campaign).killExport,
 	"client": (*campaign).killClient,
 	"both":   (*campaign).killBoth,
@@ -125,6 +127,29 @@ func (c *campaign) cut() (string, func() bool, error) {
 	name := [...]string{"reset", "end of stream", "silence"}[mode]
 	select {
 	case <-c.proxy.CutAfter(dir, c.rnd.Uint64N(200_000), mode):
+	case <-time.After(recoveryLimit):
+		return name, nil, fmt.Errorf("no more bytes pass")
+	}
+	return name, c.answered(), nil
+}
+
+// hole lets bytes vanish for a while, in one direction or both, for longer than it takes to notice, or not.
+func (c *campaign) hole() (string, func() bool, error) {
+	dir := c.rnd.IntN(3)
+	c.busy()
+	for _, d := range []cutproxy.Dir{cutproxy.Up, cutproxy.Down} {
+		c.proxy.BlackholeOf(d, dir == 2 || d == cutproxy.Dir(dir))
+	}
+	time.Sleep(time.Duration(c.rnd.Int64N(int64(time.Second))))
+	c.proxy.Blackhole(false)
+	return "black hole " + [...]string{"up", "down", "both ways"}[dir], c.answered(), nil
+}
+
+// damage inverts one bit.
+func (c *campaign) damage() (string, func() bool, error) {
+	const name = "bit inverted"
+	select {
+	case <-c.proxy.CorruptAt(cutproxy.Dir(c.rnd.IntN(2)), c.rnd.Uint64N(200_000)):
 	case <-time.After(recoveryLimit):
 		return name, nil, fmt.Errorf("no more bytes pass")
 	}

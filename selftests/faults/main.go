@@ -80,7 +80,7 @@ func serveDisk(dir, size, control string) error {
 // runLoad is a campaign.
 func runLoad(args []string) error {
 	f := flag.NewFlagSet("load", flag.ExitOnError)
-	kind := f.String("fault", "", "that `kind`: cut, export, client, both (daemons killed), read, write, sync, erase (errors of the disk)")
+	kind := f.String("fault", "", "that `kind`: cut, hole, damage (of the connection); export, client, both (daemons killed); read, write, sync, erase (errors of the disk)")
 	count := f.Int("n", 10, "that many")
 	writers, depth := f.Int("writers", 8, "clients"), f.Int("depth", 32, "requests in flight of each")
 	gap := f.Duration("gap", 80*time.Millisecond, "between their bursts, on average")
