@@ -63,6 +63,14 @@ func NewMemory(log *Log, limit int) *Memory { return &Memory{Log: log, limit: li
 func (m *Memory) open(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (err error) {
 	size := LogSize(s.Depth, s.records())
 	size = (size + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
+	payload := mempool.FileSize(s.Guaranteed, s.Limit, s.Largest)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if is, want := info.Size(), int64(size)+int64(payload); is != 0 && is != want {
+		return fmt.Errorf("the replay log has %d bytes where %d are needed: %w", is, want, unix.EUCLEAN)
+	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
 		return fmt.Errorf("the run directory has no room for a replay log of %d KiB: %w", size>>10, err)
 	}
@@ -73,7 +81,7 @@ func (m *Memory) open(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (err
 	if m.Log, err = OpenLog(m.mem, s.Depth, s.records(), owner); err != nil {
 		return err
 	}
-	if m.file, err = mempool.MapFile(f, int64(size), mempool.FileSize(s.Guaranteed, s.Limit, s.Largest)); err != nil {
+	if m.file, err = mempool.MapFile(f, int64(size), payload); err != nil {
 		return err
 	}
 	if m.Arena, err = mempool.NewArenaIn(b, s.Guaranteed, s.Limit, s.Largest, m.file, m.Log.Kept()); err != nil {

@@ -135,3 +135,29 @@ func TestLogIsFreshUntilItsFirstRecord(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryCutShort: a file that lost its end is damaged, and not a log with
+// fewer records or payloads of zeroes.
+func TestMemoryCutShort(t *testing.T) {
+	f, b := memfile(t), mempool.NewBudget(16<<20)
+	m, err := OpenMemory(f, b, testSizes, abi.ID{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Log.Reserve()
+	m.Log.Append(KindWrite, 0, 4096, m.Arena.TryGet(4096), 1)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{4 << 20, 1 << 20, 8192, 4096, 100} {
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := OpenMemory(f, b, testSizes, abi.ID{1}); !errors.Is(err, unix.EUCLEAN) || b.Used() != 0 {
+			t.Errorf("cut to %d: %v, %d in use", size, err, b.Used())
+			if m != nil {
+				_ = m.Close()
+			}
+		}
+	}
+}
