@@ -16,6 +16,10 @@ import (
 // link.
 const missedMax = 3
 
+// looks is how often in an interval it is looked for a sign of life: so much of
+// one a dead link lives longer than missedMax.
+const looks = 4
+
 // keepaliveMax is the longest interval that a peer may announce and that
 // anybody can configure.
 const keepaliveMax = time.Hour
@@ -56,45 +60,55 @@ func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 // owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
 	interval := l.interval()
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(interval / looks)
 	defer tick.Stop()
 	age := time.NewTicker(l.node.logTick())
 	defer age.Stop()
 	heard, sent := l.in.Frames(), l.out.Progress()
 	l.node.quiet.Store(false)
-	silent := 0
-	for {
+	silent := 0 // looks
+	for look := 1; ; look++ {
 		select {
 		case <-done:
 			return
 		case <-age.C:
 			l.flushOld()
 			age.Reset(l.node.logTick())
+			look--
 			continue
 		case <-tick.C:
 		}
 		if d := l.interval(); d != interval {
 			interval = d
-			tick.Reset(d)
+			tick.Reset(d / looks)
 		}
-		l.node.cfg.Memory.Arena.Trim()
 		silent, heard = missed(silent, heard, l.in.Frames())
-		l.node.quiet.Store(silent > 1)
-		if p := l.out.Progress(); p != sent {
-			sent = p
-		} else if !l.out.Pending() && l.ping.free() {
-			l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
-			l.ping.push(l.out)
-			l.out.Flush()
+		l.node.quiet.Store(silent > looks)
+		if look%looks == 0 {
+			l.node.cfg.Memory.Arena.Trim()
+			sent = l.beat(sent)
 		}
-		patience := max(missedMax, int(missedMax*l.peerKA/interval))
+		patience := looks * max(missedMax, int(missedMax*l.peerKA/interval))
 		switch {
 		case silent >= patience:
-			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(silent)*interval, unix.ETIMEDOUT))
+			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(silent)*interval/looks, unix.ETIMEDOUT))
 		case l.late():
 			l.abort(fmt.Errorf("a request was not answered in time (request-timeout): %w", unix.ETIMEDOUT))
 		}
 	}
+}
+
+// beat sends a PING unless something but a PING was sent since the last one, when
+// the progress of out was that; it returns what it is now.
+func (l *link) beat(sent uint64) uint64 {
+	p := l.out.Progress()
+	idle := p == sent || l.pinged && p == sent+uint64(abi.HeaderSize+l.digest.Size())
+	if l.pinged = idle && !l.out.Pending() && l.ping.free(); l.pinged {
+		l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
+		l.ping.push(l.out)
+		l.out.Flush()
+	}
+	return p
 }
 
 // flushOld flushes what nobody has flushed for too long.

@@ -31,9 +31,10 @@ type link struct {
 	peerKA time.Duration
 	head   [abi.HeaderSize + abi.DigestMax]byte
 
-	front trans.Front // owed a Flush
-	ping  control
-	pong  control
+	front  trans.Front // owed a Flush
+	ping   control
+	pinged bool // keep's own: at its last beat
+	pong   control
 
 	why  sync.Once
 	told error // why the link was closed by our own side, nil if by the peer
