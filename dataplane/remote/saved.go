@@ -3,6 +3,7 @@ package remote
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +22,10 @@ const (
 	offTurn  = 8
 	offDirty = 16
 	offSlot  = 64
-	slotSize = 256
+	slotSize = 256 // the last 4 bytes are a checksum of the others
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Bits of the dirty mark.
 const (
@@ -50,14 +53,14 @@ type Saved struct {
 // mark.
 func load(page []byte) (s Saved, dirty byte, err error) {
 	ne := binary.NativeEndian
-	switch ne.Uint64(page[offMagic:]) {
-	case 0:
+	magic := ne.Uint64(page[offMagic:])
+	if magic == 0 {
 		return Saved{}, 0, nil
-	case savedMagic:
-	default:
+	}
+	b := page[offSlot+slotSize*int(ne.Uint64(page[offTurn:])&1):][:slotSize]
+	if magic != savedMagic || ne.Uint32(b[slotSize-4:]) != crc32.Checksum(b[:slotSize-4], castagnoli) {
 		return Saved{}, 0, fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
 	}
-	b := page[offSlot+slotSize*int(ne.Uint64(page[offTurn:])&1):]
 	copy(s.ClientID[:], b)
 	s.Epoch = ne.Uint64(b[16:])
 	s.Known = b[24] != 0
@@ -75,7 +78,7 @@ func load(page []byte) (s Saved, dirty byte, err error) {
 func (s *Saved) store(page []byte) {
 	ne := binary.NativeEndian
 	turn := ne.Uint64(page[offTurn:]) + 1
-	b := page[offSlot+slotSize*int(turn&1):]
+	b := page[offSlot+slotSize*int(turn&1):][:slotSize]
 	copy(b, s.ClientID[:])
 	ne.PutUint64(b[16:], s.Epoch)
 	b[24], b[100] = bit(s.Known), bit(s.Shape.ReadOnly)
@@ -88,6 +91,7 @@ func (s *Saved) store(page []byte) {
 	ne.PutUint32(b[96:], s.Shape.MaxSize)
 	ne.PutUint64(b[104:], s.Shape.Features)
 	ne.PutUint32(b[112:], s.Era)
+	ne.PutUint32(b[slotSize-4:], crc32.Checksum(b[:slotSize-4], castagnoli))
 	ne.PutUint64(page[offTurn:], turn)
 	ne.PutUint64(page[offMagic:], savedMagic)
 }
