@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -75,7 +74,7 @@ func (d *daemon) start() error {
 	if err != nil {
 		return err
 	}
-	defer ready.Close()
+	defer func() { _ = ready.Close() }()
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -114,12 +113,4 @@ func (d *daemon) ready(c *net.UnixConn) error {
 		}
 	}
 	return fmt.Errorf("the daemon of %s is not ready after 30 s", d.dir)
-}
-
-// ctl is dstctl in the daemon's namespace.
-func (d *daemon) ctl(words ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + d.ns, "--", *dstctl}, words...)...).CombinedOutput()
-	return strings.TrimSpace(string(out)), err
 }

@@ -26,7 +26,7 @@ import (
 	"dst/tools/cutproxy"
 )
 
-var dstd, dstctl *string
+var dstd *string
 
 func main() {
 	var err error
@@ -90,7 +90,7 @@ func runLoad(args []string) error {
 	control := f.String("disk", "", "the `socket` that the export's disk takes orders at")
 	most := f.Uint64("errors", 0, "answers that may be errors")
 	seed := f.Uint64("seed", rand.Uint64(), "of all that is random")
-	dstd, dstctl = f.String("dstd", "dstd", "the daemon's program"), f.String("dstctl", "dstctl", "its control program")
+	dstd = f.String("dstd", "dstd", "the daemon's program")
 	_ = f.Parse(args)
 	if f.NArg() != 2 || *kind != "" && faults[*kind] == nil {
 		f.Usage()
@@ -113,7 +113,7 @@ func runLoad(args []string) error {
 		if c.proxy, err = cutproxy.New(from, to); err != nil {
 			return err
 		}
-		defer c.proxy.Close()
+		defer func() { _ = c.proxy.Close() }()
 	}
 	if c.l, err = dialLoad(f.Arg(0), f.Arg(1), *writers, *depth, *gap, *seed); err != nil {
 		return err
