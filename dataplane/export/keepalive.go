@@ -16,6 +16,10 @@ import (
 // missed is after how many keepalive intervals without life a peer is dead.
 const missed = 3
 
+// looks is how often in an interval it is looked for life: so much of one a
+// dead peer stays longer than missed.
+const looks = 4
+
 // pingFrame is the one PING of ours that can be on its way.
 type pingFrame struct {
 	frame conn.Frame
@@ -67,9 +71,10 @@ func (s *session) blind() bool { return !s.live.Load() || !s.reading.Load() }
 
 // pulse is what keep saw at the last beat.
 type pulse struct {
-	sent, frames    uint64
-	pinged          bool // then: what was sent since may be that PING only
-	silent, stalled int  // beats
+	sent, frames uint64
+	pinged       bool // then: what was sent since may be that PING only
+	silent       int  // looks
+	stalled      int  // beats
 }
 
 // keep watches over a session and clears up behind it.
@@ -77,10 +82,11 @@ type pulse struct {
 // counting of beats. Ends when the last element of the session is back.
 func (s *session) keep() {
 	interval := s.node.interval()
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(interval / looks)
 	defer ticker.Stop()
 	var parting <-chan time.Time
 	var p pulse
+	look := 0
 	for open := true; open; {
 		select {
 		case <-s.stop:
@@ -92,10 +98,13 @@ func (s *session) keep() {
 		case <-parting:
 			s.end(errParted)
 		case <-ticker.C:
-			s.beat(&p, interval)
+			s.listen(&p, interval)
+			if look++; look%looks == 0 {
+				s.beat(&p, interval)
+			}
 			if d := s.node.interval(); d != interval {
 				interval = d
-				ticker.Reset(d)
+				ticker.Reset(d / looks)
 			}
 		}
 	}
@@ -110,17 +119,28 @@ const partingTime = time.Second
 // errParted is a client that was told of an error of the store and stayed.
 var errParted = errors.New("the store failed")
 
+// listen breaks the connection of a client that shows no life although it is
+// listened to.
+func (s *session) listen(p *pulse, interval time.Duration) {
+	frames := s.in.Frames()
+	if frames == p.frames && s.reading.Load() {
+		p.silent++
+	} else {
+		p.silent = 0
+	}
+	p.frames = frames
+	s.impatient(time.Duration(p.silent)*interval/looks, interval)
+}
+
 // beat sends a PING if nothing was sent since the last one, and breaks the
-// connection of a client that shows no life although it is listened to, or
-// takes nothing although there is something for it.
+// connection of a client that takes nothing although there is something for it.
 func (s *session) beat(p *pulse, interval time.Duration) {
 	s.crew.trim()
 	if err := s.out.Err(); err != nil {
 		s.end(err)
 		return
 	}
-	patience := missed * max(interval, time.Duration(s.hello.Keepalive)*time.Millisecond)
-	sent, frames := s.out.Progress(), s.in.Frames()
+	sent := s.out.Progress()
 	ping := uint64(abi.HeaderSize + s.digest.Size())
 	switch idle := sent == p.sent || p.pinged && sent == p.sent+ping; {
 	case !idle:
@@ -131,13 +151,14 @@ func (s *session) beat(p *pulse, interval time.Duration) {
 		p.stalled, p.pinged = 0, true
 		s.sendPing()
 	}
-	if frames == p.frames && s.reading.Load() {
-		p.silent++
-	} else {
-		p.silent = 0
-	}
-	p.sent, p.frames = sent, frames
-	if beats := max(p.silent, p.stalled); time.Duration(beats)*interval >= patience {
+	p.sent = sent
+	s.impatient(time.Duration(p.stalled)*interval, interval)
+}
+
+// impatient ends a session whose client has been dead for that long.
+func (s *session) impatient(dead, interval time.Duration) {
+	patience := missed * max(interval, time.Duration(s.hello.Keepalive)*time.Millisecond)
+	if dead >= patience {
 		s.end(fmt.Errorf("no sign of life for %v: %w", patience, unix.ETIMEDOUT))
 	}
 }
