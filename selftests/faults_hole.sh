@@ -19,7 +19,7 @@ state() { field "$B" vol0 .state; }
 not_established() { [ "$(state)" != established ]; }
 io() { timeout 120 qemu-io -t none -f raw "${@/#/-c}" "$URI"; }
 
-# The last sign of life was up to one keepalive before, and is looked for once in each: four at most.
+# It is looked for four times in a keepalive; the rest is for a slow machine.
 for dir in 'both ways' up down; do
 	words=()
 	[ "$dir" = 'both ways' ] || words=(dir "$dir")
@@ -29,7 +29,7 @@ for dir in 'both ways' up down; do
 	check "$dir: a black hole is noticed" wait_for 10 not_established
 	took=$(($(now) - start))
 	diag "time: black hole $dir noticed after $took ms, keepalive $KEEPALIVE ms"
-	check "within three keepalives and one to look" test $took -lt $((KEEPALIVE * 4 + 200))
+	check "within three keepalives" test $took -lt $((KEEPALIVE * 13 / 4 + 400))
 	io 'write -P 2 0 64k' >/dev/null & W=$!
 	proxy blackhole off "${words[@]}" >/dev/null
 	start=$(now)
