@@ -161,7 +161,9 @@ func (r *remoteNode) export() string {
 }
 
 // up offers the device on this host: its shape is known now. Called once, by
-// the link's goroutine.
+// the link's goroutine. One of an earlier daemon that missed a change of the size
+// hears of it when the link is up (resize): the kernel waits for requests in
+// flight, and all of its generic netlink with it.
 func (r *remoteNode) up(remote.Info) error {
 	f, err := r.newFront(r.link)
 	if err != nil || f == nil {
@@ -170,9 +172,7 @@ func (r *remoteNode) up(remote.Info) error {
 	r.front.Store(&f)
 	if r.ending.Load() { // the link will answer that it ends: nobody is to hear that
 		f.Hangup()
-		return nil
 	}
-	r.resize() // a device of an earlier daemon may have missed a change
 	return nil
 }
 

@@ -83,6 +83,8 @@ func TestSteal(t *testing.T) {
 		b.node.Steal() // it has the place
 		p.cut()
 		time.Sleep(time.Second)
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if !p.hellos[0].Steal || p.hellos[1].Steal {
 			t.Fatalf("%v, then %v", p.hellos[0].Steal, p.hellos[1].Steal)
 		}
