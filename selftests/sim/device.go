@@ -34,10 +34,11 @@ type device struct {
 
 // newDevice attaches a device for the first time.
 func newDevice(w *world) *device {
-	w.devices++
 	set := &w.plan.set
-	return &device{w: w, id: abi.ID{byte(w.devices), 0xC}, page: make([]byte, remote.SavedSize),
+	d := &device{w: w, id: abi.ID{byte(len(w.attached) + 1), 0xC}, page: make([]byte, remote.SavedSize),
 		mem: make([]byte, trans.LogSize(set.depth+remote.OwnDepth, set.records)), heap: newHeap(set.pages)}
+	w.attached = append(w.attached, d)
+	return d
 }
 
 // client is one process of the client's daemon: the shell of a shipped

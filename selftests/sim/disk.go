@@ -25,6 +25,7 @@ type disk struct {
 	failing int           // the so manieth operation from now fails, 0 = none
 	rotten  int           // flushes that will fail
 	lag     time.Duration // scripts: the next operation takes effect so late
+	slow    time.Duration // scripts: flushes take so much longer
 	hang    time.Duration // scripts: it ends so long after that
 }
 
@@ -89,12 +90,13 @@ type job struct {
 // begin starts j; end is called when it is done.
 func (d *disk) begin(j *job, end func()) {
 	w := d.w
+	took := w.chance(w.plan.set.disk)
 	if j.req == nil {
 		for i := range d.sectors {
 			j.marks = append(j.marks, d.sectors[i].mark())
 		}
+		took += d.slow
 	}
-	took := w.chance(w.plan.set.disk)
 	if d.stalled > w.now {
 		took += d.stalled - w.now
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
@@ -126,8 +127,9 @@ func (w *world) swap(f fault) {
 		sectors--
 	}
 	w.disk = newDisk(w, name, sectors)
+	w.disk.tenure, w.disk.last = w.home.tenure, w.home.last // a copy
 	if f.kind == faultShrink {
-		w.disk.id, w.disk.tenure, w.disk.last = w.home.id, w.home.tenure, w.home.last
+		w.disk.id = w.home.id
 	}
 }
 
@@ -169,7 +171,7 @@ func (w *world) restart(d *device, off time.Duration) {
 		w.abandon(d)
 	}
 	w.after(off, func() {
-		if d.dead || d.proc != nil {
+		if d.dead && !slices.Contains(w.former, d) || d.proc != nil {
 			return
 		}
 		w.trace("client %x: starts", d.id[:2])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sync"
 
 	"dst/dataplane/mempool"
 )
@@ -17,7 +18,24 @@ type heap struct {
 }
 
 func newHeap(pages int) *heap {
-	return &heap{mem: make([]byte, pages*mempool.PageSize), out: make([]int, pages), freed: func() {}}
+	h := &heap{out: make([]int, pages), freed: func() {}}
+	if old, ok := spare.Get().(*[]byte); ok && len(*old) >= pages*mempool.PageSize {
+		h.mem = *old
+	} else {
+		h.mem = make([]byte, max(pages, 32)*mempool.PageSize)
+	}
+	return h
+}
+
+// spare is memory of devices of earlier runs. What is in it does not matter:
+// nobody reads payload memory before it was written.
+var spare sync.Pool
+
+// free ends the heap, with its run.
+func (h *heap) free() {
+	mem := h.mem
+	spare.Put(&mem)
+	h.mem = nil
 }
 
 // restart forgets what an ended process had; kept is what the log holds.

@@ -40,6 +40,7 @@ type settings struct {
 	shared    bool          // two clients at once
 	resent    bool          // the front sends again what its daemon did not answer
 	loseAll   bool          // in the end both hosts are lost
+	polite    bool          // users do not ask for what a change of theirs is under way to
 	exact     bool          // no chance in latencies
 	lucky     bool          // exact: a loss of power leaves all of the cache, else nothing
 }
@@ -139,6 +140,7 @@ func newSettings(r *rand.Rand) settings {
 	if s.resent { // else reads that wait for a write could leave no room for it
 		s.depth, s.pages = max(s.depth, s.window), max(s.pages, s.window)
 	}
+	s.polite = r.IntN(3) == 0
 	s.records = s.depth + pick(r, 1, 4, 16, 64)
 	if r.IntN(8) == 0 {
 		s.request = 500 * time.Millisecond

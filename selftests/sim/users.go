@@ -18,7 +18,7 @@ func (w *world) think() {
 	}
 	s := w.plan.steps[w.begun]
 	w.after(s.think, func() {
-		if w.flying >= w.plan.set.window || w.devs[s.user%len(w.devs)].dead {
+		if w.flying >= w.plan.set.window || w.devs[s.user%len(w.devs)].dead || w.plan.set.polite && w.rude(s) {
 			w.blocked = true
 			return
 		}
@@ -26,6 +26,16 @@ func (w *world) think() {
 		w.begin(s)
 		w.trigger()
 		w.think()
+	})
+}
+
+// rude tells whether s and a request that is under way touch the same sector,
+// and one of them changes it.
+func (w *world) rude(s step) bool {
+	return slices.ContainsFunc(w.devs, func(d *device) bool {
+		return slices.ContainsFunc(d.open, func(a *ask) bool {
+			return (a.op.Changes() || s.op.Changes()) && a.from < s.from+s.n && s.from < a.from+a.n
+		})
 	})
 }
 

@@ -35,7 +35,7 @@ type world struct {
 	flips      int
 	exportSkew time.Duration
 	clientSkew time.Duration
-	devices    int
+	attached   []*device // all that there ever were
 	drawn      uint64
 	welcomes   int
 
@@ -44,6 +44,7 @@ type world struct {
 	flying  int  // requests of users that they wait for
 	blocked bool // they would go on if they could
 	stage   stage
+	calmed  uint64        // events before that
 	quiet   bool          // calm
 	limit   time.Duration // by then all has to be answered
 	errors  int           // injected into the store
@@ -88,6 +89,11 @@ func (w *world) run() (bad error) {
 			if bad = fmt.Errorf("panic: %v", p); w.log != nil {
 				panic(p)
 			}
+		}
+	}()
+	defer func() {
+		for _, d := range w.attached {
+			d.heap.free()
 		}
 	}()
 	w.after(calmTime, w.becalm)
@@ -141,7 +147,7 @@ func (w *world) becalm() {
 	if w.quiet {
 		return
 	}
-	w.quiet = true
+	w.quiet, w.calmed = true, w.passed
 	w.holes, w.flips = [2]time.Duration{}, 0
 	d := w.disk
 	d.stalled, d.full, d.failing, d.rotten = 0, 0, 0, 0
