@@ -6,7 +6,7 @@
 . "$(dirname "$0")/faults.inc"
 requires ip jq
 requires_root
-plan 6
+plan 8
 
 two_daemons
 start_disk "$DIR/disk" $((16 << 20))
@@ -24,3 +24,13 @@ attach "$B" vol0 "$DIR/vol0.sock" "tcp:$A4:9876" depth 256
 suffer "a shared export is killed ${SHARED:=10} times" -fault export -n "$SHARED"
 is "no request failed" "$(field "$B" vol0 .counters.errors)" 0
 is "nothing had to be written again" "$(ctl "$B" -j stats vol0 | jq '.stats[0].replayed')" 0
+
+# A block device, past the page cache.
+ctl "$B" del vol0 force
+ctl "$A" del vol0 force
+LOOP=$(losetup --find --show "$DIR/disk/disk") || bail "no loop device"
+cleanup "losetup -d $LOOP"
+serve "$A" vol0 "$LOOP" "tcp:$A4:9876" depth 256
+attach "$B" vol0 "$DIR/vol0.sock" "tcp:$A4:9876" depth 256
+suffer "the export of a block device is killed $SHARED times" -fault export -n "$SHARED"
+is "no request failed" "$(field "$B" vol0 .counters.errors)" 0

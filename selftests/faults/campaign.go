@@ -45,10 +45,17 @@ var faults = map[string]func(c *campaign) (what string, goesOn func() bool, err 
 	"erase":  func(c *campaign) (string, func() bool, error) { return c.diskError("erase") },
 }
 
+// mixed are the kinds of "mix", which takes one after the other at random.
+var mixed = []string{"cut", "hole", "damage", "export", "client", "both"}
+
 // run does n faults of a kind.
 func (c *campaign) run(kind string, n int) error {
 	for i := range n {
-		what, goesOn, err := faults[kind](c)
+		one := kind
+		if kind == "mix" {
+			one = mixed[c.rnd.IntN(len(mixed))]
+		}
+		what, goesOn, err := faults[one](c)
 		if err != nil {
 			return fmt.Errorf("%s %d: %w", kind, i+1, err)
 		}

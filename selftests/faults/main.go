@@ -80,7 +80,7 @@ func serveDisk(dir, size, control string) error {
 // runLoad is a campaign.
 func runLoad(args []string) error {
 	f := flag.NewFlagSet("load", flag.ExitOnError)
-	kind := f.String("fault", "", "that `kind`: cut, hole, damage (of the connection); export, client, both (daemons killed); read, write, sync, erase (errors of the disk)")
+	kind := f.String("fault", "", "that `kind`: cut, hole, damage (of the connection); export, client, both (daemons killed); read, write, sync, erase (errors of the disk); mix (connection and daemons)")
 	count := f.Int("n", 10, "that many")
 	writers, depth := f.Int("writers", 8, "clients"), f.Int("depth", 32, "requests in flight of each")
 	gap := f.Duration("gap", 80*time.Millisecond, "between their bursts, on average")
@@ -92,7 +92,7 @@ func runLoad(args []string) error {
 	seed := f.Uint64("seed", rand.Uint64(), "of all that is random")
 	dstd = f.String("dstd", "dstd", "the daemon's program")
 	_ = f.Parse(args)
-	if f.NArg() != 2 || *kind != "" && faults[*kind] == nil {
+	if f.NArg() != 2 || *kind != "" && *kind != "mix" && faults[*kind] == nil {
 		f.Usage()
 		os.Exit(2)
 	}
