@@ -96,8 +96,12 @@ func (d *runDir) save(n *abi.Node) error {
 	return nil
 }
 
-// erase forgets a node.
-func (d *runDir) erase(name string) { _ = os.RemoveAll(d.node(name)) }
+// erase forgets a node; from its first step on the next daemon does not make it
+// again.
+func (d *runDir) erase(name string) {
+	_ = os.Remove(filepath.Join(d.node(name), "config"))
+	_ = os.RemoveAll(d.node(name))
+}
 
 // load reads all remembered configurations; a damaged one is logged and
 // skipped.
