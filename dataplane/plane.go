@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -73,6 +74,10 @@ type Plane struct {
 func New(c Config) (*Plane, error) {
 	if c.Budget == 0 {
 		c.Budget = defaultBudget()
+	}
+	// Others may follow the links: the devices have modes of their own.
+	if err := os.MkdirAll(c.DevDir, 0o755); err != nil {
+		return nil, fmt.Errorf("directory %s: %w", c.DevDir, err)
 	}
 	for _, dir := range []string{c.StateDir, c.DevDir} {
 		if err := makeDir(dir); err != nil {
