@@ -1,11 +1,11 @@
 #!/bin/bash
 # Errors that last end in a device that has failed and says why, not in a loop; so does a server that comes back with another disk of
-# the same name and size, and nothing is written to that.
+# the same name and size, or with a smaller one, and nothing is written to that.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/faults.inc"
 requires ip jq
 requires_root
-plan 44
+plan 54
 
 two_daemons
 start_disk "$DIR/disk" $((16 << 20))
@@ -84,3 +84,14 @@ sum=$(sha256sum <"$DIR/vol1.img")
 start_dstd "$A" "$DIR/a" && DSTD_A=$DSTD_PID || bail "no daemon"
 failed "another disk" "another store"
 is "nothing was written to the wrong disk" "$(sha256sum <"$DIR/vol1.img")" "$sum"
+
+# The same disk, smaller.
+attach "$B" vol0 "$DIR/vol0.sock" "tcp:$A4:9877" export vol1 log-age 1h
+talk
+answers "write 0 65536 5" ok
+stop_pid "$DSTD_A" KILL
+truncate -s 8M "$DIR/vol1.img"
+sum=$(sha256sum <"$DIR/vol1.img")
+start_dstd "$A" "$DIR/a" && DSTD_A=$DSTD_PID || bail "no daemon"
+failed "a smaller disk" "shrank"
+is "nothing was written to it" "$(sha256sum <"$DIR/vol1.img")" "$sum"

@@ -9,7 +9,7 @@
 requires ip jq qemu-io
 requires_root
 RUNS=${RUNS:-1} STALL=${STALL:-8} TIMEOUT=${TIMEOUT:-4}
-plan $((18 * RUNS))
+plan $((20 * RUNS))
 
 two_daemons
 start_disk "$DIR/disk" $((16 << 20))
@@ -34,6 +34,7 @@ overtake() {
 	io 'write -P 2 0 4k' & W2=$!
 	sleep 1
 	check "$1: W2 waits for the fence" kill -0 $W2
+	is "and says so" "$(ctl "$B" -j node why vol0 | jq -r .wait)" fence
 	check "W1 is still held then" held 1
 	wait $W2
 	is "W2 is acknowledged" $? 0

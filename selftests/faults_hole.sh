@@ -6,8 +6,8 @@
 . "$(dirname "$0")/faults.inc"
 requires ip jq qemu-io
 requires_root
-KEEPALIVE=${KEEPALIVE:-500} STALL=${STALL:-20}
-plan 21
+KEEPALIVE=${KEEPALIVE:-1000} STALL=${STALL:-20}
+plan 23
 
 two_daemons
 start_disk "$DIR/disk" $((16 << 20))
@@ -29,7 +29,7 @@ for dir in 'both ways' up down; do
 	check "$dir: a black hole is noticed" wait_for 10 not_established
 	took=$(($(now) - start))
 	diag "time: black hole $dir noticed after $took ms, keepalive $KEEPALIVE ms"
-	check "within three keepalives" test $took -lt $((KEEPALIVE * 13 / 4 + 400))
+	check "within three keepalives" test $took -lt $((KEEPALIVE * 13 / 4 + 1000))
 	io 'write -P 2 0 64k' >/dev/null & W=$!
 	proxy blackhole off "${words[@]}" >/dev/null
 	start=$(now)
@@ -46,9 +46,14 @@ for op in write sync; do
 	start=$(now)
 	io 'write -P 3 0 64k' flush >/dev/null & W=$!
 	wait_for 5 held
-	check "$op stands still: others are served" io 'read 1M 64k'
+	wire_open "" "unix:$DIR/vol0.sock" vol0 nbd # qemu-io would flush
+	wire_do "read 1048576 512"
+	is "$op stands still: others are served" "$SAID" "ok 0"
+	wire_close
 	sleep $((STALL - 4))
+	held || not_ok "it stands still no longer"
 	is "the link stays" "$(state) $(field "$B" vol0 .counters.breaks)" "established $before"
+	is "and that it is the disk is told" "$(ctl "$B" -j node why vol0 | jq -r .wait)" disk
 	wait $W
 	is "and in the end it is done" $? 0
 	check "when the disk has done it" test $(($(now) - start)) -ge $((STALL * 1000))

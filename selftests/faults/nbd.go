@@ -44,12 +44,16 @@ func dialNBD(path, name string) (*nbd, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &nbd{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), out: bufio.NewWriterSize(conn, 256<<10)}
+	c := newNBD(conn)
 	if err := c.greet(name); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+func newNBD(conn net.Conn) *nbd {
+	return &nbd{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), out: bufio.NewWriterSize(conn, 256<<10)}
 }
 
 func (c *nbd) greet(name string) error {
