@@ -32,9 +32,9 @@ var blows = [...]fault{
 	{kind: faultSync}, {kind: faultEIO},
 }
 
-// histories are all sequences of one to three letters, in turn and at once.
-func histories() (all []*plan) {
-	for n := 1; n <= 3; n++ {
+// histories are all sequences of at most so many letters, in turn and at once.
+func histories(most int) (all []*plan) {
+	for n := 1; n <= most; n++ {
 		count := 1
 		for range n {
 			count *= len(letters)
@@ -78,9 +78,9 @@ func (p *plan) struck(h harm) (wrong *plan, bad error, runs int) {
 }
 
 // exhaust runs every short history with every blow, on all processors.
-func exhaust(h harm) (wrong *plan, bad error, runs int64) {
+func exhaust(most int, h harm) (wrong *plan, bad error, runs int64) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
-	all := histories()
+	all := histories(most)
 	var next, count atomic.Int64
 	var mu sync.Mutex
 	var workers sync.WaitGroup
@@ -102,11 +102,14 @@ func exhaust(h harm) (wrong *plan, bad error, runs int64) {
 	return wrong, bad, count.Load()
 }
 
+// lettersMost is how long the histories are that are all run.
+const lettersMost = 3
+
 // runExhaustive is exhaust, told.
 func runExhaustive(out io.Writer, h harm) int {
 	began := time.Now()
-	wrong, bad, runs := exhaust(h)
-	fmt.Fprintf(out, "%d histories, %d runs in %v\n", len(histories()), runs, time.Since(began).Round(time.Millisecond))
+	wrong, bad, runs := exhaust(lettersMost, h)
+	fmt.Fprintf(out, "%d histories, %d runs in %v\n", len(histories(lettersMost)), runs, time.Since(began).Round(time.Millisecond))
 	if bad == nil {
 		return 0
 	}

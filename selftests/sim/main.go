@@ -38,7 +38,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	case *name == "all":
-		table(os.Stdout, max(*seed, 1), max(*seeds, 1_000_000))
+		if !table(os.Stdout, max(*seed, 1)) {
+			os.Exit(1)
+		}
 	case *exhaustive:
 		os.Exit(runExhaustive(os.Stdout, h))
 	case *seeds == 0:
