@@ -39,3 +39,12 @@ func (h harms) broken(c *Core) {
 
 // durable tells whether a change needs no record of its own.
 func (h harms) durable(d bool) bool { return d && !h.Sequence }
+
+// HarmEpoch makes a page forget which epochs its node has used.
+func HarmEpoch(page []byte) {
+	s, _, err := load(page)
+	if err == nil && s.Epoch > 0 {
+		s.Epoch = 0
+		s.store(page)
+	}
+}

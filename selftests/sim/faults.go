@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"slices"
 	"time"
 )
@@ -176,9 +175,7 @@ func (w *world) restart(d *device, off time.Duration) {
 		}
 		w.trace("client %x: starts", d.id[:2])
 		if w.harm.is(oldEpoch) {
-			for slot := 64; slot <= 320; slot += 256 {
-				binary.NativeEndian.PutUint64(d.page[slot+16:], 0)
-			}
+			harmEpoch(d.page)
 		}
 		d.start()
 		w.resend(d)

@@ -22,3 +22,5 @@ func harmRemote(c *remote.Core, l *trans.Log, h harm) {
 		l.HarmSequence()
 	}
 }
+
+func harmEpoch(page []byte) { remote.HarmEpoch(page) }
