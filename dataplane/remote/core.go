@@ -2,7 +2,6 @@ package remote
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +62,8 @@ type Core struct {
 	replay      *trans.Replay
 	half        int       // bytes in the log that are flushed without being asked
 	orphaned    bool      // there are acknowledged changes that no log has
-	ghosts      int       // ranges that the kernel has to write again before they may be read
+	ghosts      int       // ranges that an earlier daemon left in flight: not to be read before they are written again
+	forsaken    bool      // nobody will write them again: a flush lays them
 	undurable   time.Time // since when the log has something that no flush covers
 	flushing    bool      // a flush of the core's own is filed
 	wanted      bool      // somebody waits for what a flush frees, and none was filed since
@@ -107,9 +107,7 @@ func NewCore(cfg *Config, reserve *trans.Reserve, send func(*trans.Trans), now t
 			c.saved.Verifier = abi.Verifier{} // not even in its present life the export has them
 		}
 	}
-	if c.ghosts = log.Haunt(); !cfg.Resent {
-		c.ghosts = log.Lay(0, math.MaxUint64)
-	}
+	c.ghosts, c.forsaken = log.Haunt(), !cfg.Resent
 	if saved.Known {
 		c.info = &saved.Shape
 	}

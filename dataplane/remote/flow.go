@@ -74,7 +74,7 @@ func (c *Core) pump(now time.Time) {
 	if c.gate == gateResend && c.resending == 0 {
 		c.gate = gateOpen
 		c.set(abi.StateEstablished, now, "")
-		if c.wanted || c.full() {
+		if c.wanted || c.full() || c.haunted() {
 			c.flushOwn(now)
 		}
 	}

@@ -461,6 +461,40 @@ func TestRestartedDaemonIsTheSameClient(t *testing.T) {
 	})
 }
 
+// TestGhostIsMadeDurableBeforeItIsRead: a write that an earlier daemon had sent,
+// and whose front will not send it again, is on the export's disk or not; what a
+// read finds of it must stay, so it is flushed first.
+func TestGhostIsMadeDurableBeforeItIsRead(t *testing.T) {
+	for _, resent := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			p := newPeer()
+			p.on = func(p *peer, l *line, h *abi.Header, data []byte) bool {
+				p.set(func(p *peer) { copy(p.disk[512:], data) })
+				return h.RW&abi.RWWrite == 0
+			}
+			b := start(t, p, nil)
+			b.submit(trans.Write, 512, pattern('w', 512))
+			synctest.Wait()
+			b.node.Close()
+			b.wait()
+			p.set(func(p *peer) { p.on, p.log = nil, nil })
+			again := restart(t, p, b.page, func(c *Config) { c.Resent = resent })
+			again.do(trans.Read, 4096, make([]byte, 512)) // nobody knows anything of that
+			began := time.Now()
+			if _, data := again.do(trans.Read, 0, make([]byte, 1024)); data[512] != 'w' {
+				t.Fatalf("read %q", data[512:513])
+			}
+			if waited := time.Since(began); resent && waited < ghostTime-time.Second || !resent && waited > time.Second {
+				t.Fatalf("the read waited %v (sent again: %v)", waited, resent)
+			}
+			if got := p.trace(); !slices.Contains(got, "2 FLUSH rw0 @0") || got[len(got)-1] != "2 IO rw0 @0" {
+				t.Fatalf("%q", got)
+			}
+			again.node.Close()
+		})
+	}
+}
+
 // TestLogLostInAReplay: the export lives the life that the page knows, and never
 // got back what it had lost in the one before.
 func TestLogLostInAReplay(t *testing.T) {

@@ -74,6 +74,9 @@ func kindOf(t *trans.Trans) trans.Kind {
 func (c *Core) flushed(mark uint64, now time.Time) {
 	c.flushFails = 0
 	c.orphaned = false // it was acknowledged in this life of the export, or the node would have failed
+	if c.haunted() {
+		c.ghosts = c.log.Lay(0, math.MaxUint64)
+	}
 	c.log.Trim(mark, c.saved.Era)
 	c.undurable = now
 	c.page[offDirty] &^= dirtyNoLog
@@ -82,10 +85,15 @@ func (c *Core) flushed(mark uint64, now time.Time) {
 	}
 }
 
+// haunted tells whether there are ghosts that only a flush can lay. What is left of
+// them has been on the export's disk, or not, since before this link; once it is
+// durable a read may find it, and it will not be gone again.
+func (c *Core) haunted() bool { return c.ghosts > 0 && c.forsaken }
+
 // flushOwn flushes what nobody else flushes, if that is possible and not under
 // way.
 func (c *Core) flushOwn(now time.Time) {
-	if c.flushing || c.gate != gateOpen || c.log.Len() == 0 {
+	if c.flushing || c.gate != gateOpen || c.log.Len() == 0 && !c.haunted() {
 		return
 	}
 	if t := c.reserve.Own(trans.Flush); t != nil {
@@ -116,14 +124,13 @@ func (o owner) Flush()                  {}
 // an earlier daemon; its own limit is io_timeout, 5 s.
 const ghostTime = 30 * time.Second
 
-// Tick flushes what has waited for age, and ends ghosts that nobody lays.
+// Tick flushes what has waited for age, and for ghosts that nobody lays.
 func (c *Core) Tick(now time.Time, age time.Duration) {
 	if age > 0 && c.log.Len() > 0 && now.Sub(c.undurable) >= age {
 		c.flushOwn(now)
 	}
-	if c.ghosts > 0 && c.gate == gateOpen && now.Sub(c.up) > ghostTime {
-		c.ghosts = c.log.Lay(0, math.MaxUint64)
-		c.pump(now)
+	if c.forsaken = c.forsaken || c.gate == gateOpen && now.Sub(c.up) > ghostTime; c.haunted() {
+		c.flushOwn(now)
 	}
 }
 

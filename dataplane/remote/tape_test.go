@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -116,6 +117,8 @@ func play(t *testing.T, memory *trans.Memory, d crypt.Digest, s *tape) []*trans.
 	<-s.closed
 	n.Close()
 	memory.Log.Trim(memory.Log.Tail(), 1)
+	memory.Log.Haunt()
+	memory.Log.Lay(0, math.MaxUint64)
 	if info, ok := n.Info(); ok {
 		sane(t, info)
 	}
