@@ -83,7 +83,7 @@ func (l *link) keep(done <-chan struct{}) {
 			tick.Reset(d / looks)
 		}
 		silent, heard = missed(silent, heard, l.in.Frames())
-		l.node.quiet.Store(silent > looks)
+		l.node.quiet.Store(silent >= looks+looks/2) // one interval is as it should be
 		if look%looks == 0 {
 			l.node.cfg.Memory.Arena.Trim()
 			sent = l.beat(sent)

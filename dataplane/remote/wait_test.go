@@ -35,7 +35,7 @@ func TestWaits(t *testing.T) {
 			t.Fatalf("%d ms, %v", s.Oldest, s.State)
 		}
 		p.set(func(p *peer) { p.mute = true })
-		time.Sleep(1750 * time.Millisecond)
+		time.Sleep(1900 * time.Millisecond)
 		waits(abi.WaitWire) // silent
 		p.set(func(p *peer) { p.dialErr = unix.ECONNREFUSED })
 		p.cut()
