@@ -118,7 +118,7 @@ func runLoad(args []string) error {
 	if c.l, err = dialLoad(f.Arg(0), f.Arg(1), *writers, *depth, *gap, *seed); err != nil {
 		return err
 	}
-	c.l.h.Lenient = *most > 0
+	c.l.h.Lenient, c.l.h.Mortal = *most > 0, *kind == "client" || *kind == "both" || *kind == "mix"
 	fmt.Println("seed:", *seed)
 	c.l.start()
 	if *kind == "" {

@@ -46,8 +46,11 @@ type version struct {
 // History is all of them. Its methods may be called by any goroutine.
 type History struct {
 	// Lenient: changes may fail, and one that does may be read and be gone again, also while it was not known to fail; until
-	// something is written over it nothing is said of it. Set it before the first Begin.
+	// something is written over it nothing is said of it. Set it, and Mortal, before the first Begin.
 	Lenient bool
+	// Mortal: who has sent a change may never know. What a read finds of one before that is known may be gone again; what is found
+	// later stays.
+	Mortal bool
 
 	mu         sync.Mutex
 	clock      uint64
@@ -178,7 +181,7 @@ func (h *History) found(op *Op, lba uint64, id ID, now uint64) {
 	for i := range vs {
 		if v := &vs[i]; v.op.ID == id && v.dead >= op.start {
 			n++
-			vague = vague || h.Lenient && v.op.outcome != Done
+			vague = vague || h.Lenient && v.op.outcome != Done || h.Mortal && v.op.outcome == Pending
 			one, start = v, min(start, v.op.start)
 		}
 	}

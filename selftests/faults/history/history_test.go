@@ -8,9 +8,9 @@ import (
 
 // script is a history of one sector. Words: wN begins write N, +N it is done, -N it failed, ?N nobody will know; zN and the same
 // for zeroes; rN begins read N, =N:M it finds what write M left (0: zeroes; t: torn; f: foreign).
-func script(words string, lenient bool) (violations int) {
+func script(mode, words string) (violations int) {
 	h := New(2)
-	h.Lenient = lenient
+	h.Lenient, h.Mortal = mode == "lenient", mode == "mortal"
 	ops := map[string]*Op{}
 	for _, w := range strings.Fields(words) {
 		name := w[1:]
@@ -80,6 +80,10 @@ func TestRules(t *testing.T) {
 		{"lenient: failed and written over", "w1 +1 w2 -2 w3 +3 r1 =1:2", 1},
 		{"lenient: lost", "w1 +1 w2 -2 r1 =1:0", 1},
 		{"lenient: done and gone", "w1 +1 w2 +2 r1 =1:1", 1},
+		{"mortal: there, unknown and gone", "w1 +1 w2 r1 =1:2 ?2 r2 =2:1", 0},
+		{"mortal: unknown, there and gone", "w1 +1 w2 ?2 r1 =1:2 r2 =2:1", 1},
+		{"mortal: unknown, not there and there", "w1 +1 w2 ?2 r1 =1:1 r2 =2:2", 1},
+		{"mortal: lost", "w1 +1 w2 r1 =1:2 ?2 r2 =2:0", 1},
 		{"zeroes", "w1 +1 z2 +2 r1 =1:0", 0},
 		{"zeroes lost", "w1 +1 z2 +2 r1 =1:1", 1},
 		{"zeroes of one or the other", "w1 +1 z2 z3 +2 +3 r1 =1:0 r2 =2:0", 0},
@@ -88,7 +92,8 @@ func TestRules(t *testing.T) {
 		{"zeroes un-happen", "w1 +1 z2 z3 r1 =1:0 r2 =2:1", 1},
 	}
 	for _, tt := range tests {
-		if n := script(tt.words, strings.HasPrefix(tt.what, "lenient")); n != tt.violations {
+		mode, _, _ := strings.Cut(tt.what, ":")
+		if n := script(mode, tt.words); n != tt.violations {
 			t.Errorf("%s: %d violations in %q, want %d", tt.what, n, tt.words, tt.violations)
 		}
 	}
