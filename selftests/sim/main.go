@@ -84,10 +84,11 @@ func (p *plan) tell(out io.Writer) {
 
 // report prints a failing seed and the least of it that still fails.
 func report(out io.Writer, p *plan, h harm, bad error) {
-	fmt.Fprintf(out, "seed %d: %v\n  again: go run ./selftests/sim -seed %d -v", p.seed, bad, p.seed)
+	how := "./selftests/sim"
 	if h != 0 {
-		fmt.Fprintf(out, " -variant %v (go run -tags sim)", h)
+		how = fmt.Sprintf("-tags sim ./selftests/sim -variant %v", h)
 	}
+	fmt.Fprintf(out, "seed %d: %v\n  again: go run %s -seed %d -v", p.seed, bad, how, p.seed)
 	small, bad := shrink(p, h, bad)
 	fmt.Fprintf(out, "\nthe least of it that is wrong: %v\n", bad)
 	small.tell(out)

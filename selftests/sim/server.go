@@ -20,6 +20,7 @@ type server struct {
 	disk     *disk
 	sessions []*session
 	jobs     []*job
+	saves    []*session // who waits for his tenure to be durable
 	pulling  bool
 	skew     time.Duration // its clock is so far ahead
 	dead     bool

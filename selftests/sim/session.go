@@ -179,18 +179,33 @@ func (n *session) poll() {
 	}
 }
 
-// settle makes the client's tenure durable, then opens.
+// settle makes the client's tenure durable, then opens. One at a time: an older
+// tenure never follows a newer one.
 func (n *session) settle() {
-	s := n.server
 	n.phase = phaseSave
-	tenure, last, _ := s.core.Install(n.seat)
-	s.w.after(s.w.chance(s.w.plan.set.disk), func() {
+	if n.server.saves = append(n.server.saves, n); len(n.server.saves) == 1 {
+		n.save()
+	}
+}
+
+// save is settle for the first that waits for it.
+func (n *session) save() {
+	s := n.server
+	tenure, last, changed := s.core.Install(n.seat)
+	took := time.Duration(0)
+	if changed {
+		took = s.w.chance(s.w.plan.set.disk)
+	}
+	s.w.after(took, func() {
 		if s.dead {
 			return
 		}
 		s.disk.tenure, s.disk.last = tenure, last
 		if n.phase == phaseSave {
 			n.open(tenure)
+		}
+		if s.saves = s.saves[1:]; len(s.saves) > 0 {
+			s.saves[0].save()
 		}
 	})
 }
