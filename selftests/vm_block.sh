@@ -38,8 +38,13 @@ for fs in ext4 xfs; do
 	device vol0 "tcp:$A4:9876"
 	is "$fs: a write-back cache, with FUA" "$(cat "/sys/block/$NBD/queue/write_cache" "/sys/block/$NBD/queue/fua" | xargs)" "write back 1"
 	check "mkfs.$fs" mkfs.$fs -q "$DEV"
-	# ext4 shall not flush by itself meanwhile.
-	if [ $fs = ext4 ]; then mounted "$DEV" -o commit=300,noinit_itable; else mounted "$DEV"; fi
+	# No flush shall come by itself meanwhile.
+	if [ $fs = ext4 ]; then
+		mounted "$DEV" -o commit=300,noinit_itable
+	else
+		sysctl -qw fs.xfs.xfssyncd_centisecs=720000
+		mounted "$DEV"
+	fi
 	fill 8 >"$MNT/file"
 	sync -f "$MNT"
 	here=$(count "$B" flushes) there=$(count "$A" flushes)

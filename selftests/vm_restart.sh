@@ -157,4 +157,4 @@ is "with an error" $? 1
 check "the index is free" test ! -e "/sys/block/$THEIRS/backend"
 start_a
 qemu-nbd -d /dev/$taken >/dev/null
-all_gone "I/O error, dev ($THEIRS|nbd1)"
+all_gone "I/O error, dev ($THEIRS|nbd1)" 'nbd1: Other side returned error \(5\)'
