@@ -46,7 +46,8 @@ check "the removal is told on both sides" wait_for 10 eval 'deleted a && deleted
 # told FILE: the events of a stream, in short: event name state
 told() { jq -r '[.event, .name // "-", .state // "-"] | join(" ")' "$DIR/$1.json"; }
 is "what exists comes first, then sync" "$(told a | head -n 2 | xargs)" "exists old configured sync - -"
-is "a remote's life" "$(told b | sed 's/^start.*/start/' | xargs)" "sync - - add vol0 configured start state vol0 established state vol0 broken \
+# Between the cut and its end an attempt may fail for another reason than the first.
+is "a remote's life" "$(told b | sed 's/^start.*/start/' | uniq | xargs)" "sync - - add vol0 configured start state vol0 established state vol0 broken \
 state vol0 established state vol0 closed del vol0 -"
 is "an export's life" "$(told a | grep -v session | sed 1,2d | uniq | xargs)" "add vol0 configured change vol0 configured \
 start vol0 serving change old configured refuse vol0 - del vol0 -"
