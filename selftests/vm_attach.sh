@@ -38,7 +38,9 @@ for ((i = 1; i <= CYCLES; i++)); do
 done
 is "the device comes and goes, the module thrice in between" "$good" $CYCLES
 diag "time: $CYCLES times in $((SECONDS - started)) s"
-is "the daemon has as many descriptors as after the first time" "$(fds "$DSTD_B")" "$had"
+# After the first one what the session had may be on its way out.
+fds_or_fewer() { [ "$(fds "$DSTD_B")" -le "$had" ]; }
+check "the daemon has no more descriptors than after the first time" wait_for 10 fds_or_fewer
 
 # ---- all at once
 
