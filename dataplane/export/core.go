@@ -30,6 +30,8 @@ type Core struct {
 	verifier abi.Verifier
 	tenure   abi.ID
 	last     abi.ID // who held the read-write place last
+	absent   abi.ID // it has only lost its link, and may be back at any moment
+	absences int    // how many there were
 
 	seats []*Seat // in order of their HELLO
 	known []epoch // the newest epochs seen, least recent first
@@ -57,14 +59,14 @@ type CoreConfig struct {
 	Shared       bool          // several read-write clients
 	Stable       bool          // every change is durable before its answer
 	Late         bool          // as Geometry.Late
-	Keepalive    time.Duration // how long a silent holder is waited for, by two
+	Keepalive    time.Duration // how long a silent holder is waited for, by two; an absent one at least absence
 	Rand         io.Reader     // 16 bytes for each verifier and tenure
 	Tenure, Last abi.ID        // what was kept of the last life
 }
 
 // NewCore is the core of a store that was just opened: a new verifier.
 func NewCore(c CoreConfig) *Core {
-	core := &Core{cfg: c, tenure: c.Tenure, last: c.Last}
+	core := &Core{cfg: c, tenure: c.Tenure, last: c.Last, absent: c.Last, absences: 1}
 	core.sync.Kind = KindSync
 	core.renew()
 	return core
@@ -170,6 +172,7 @@ func (c *Core) Permit(s *Seat, perm abi.Perm) {
 	case s.phase != seatOpen:
 	case perm&abi.PermRead == 0:
 		c.fence(s, fmt.Errorf("export %s: the security rules do not allow it any more: %w", c.cfg.Name, unix.EACCES))
+		c.absent = abi.ID{}
 	default:
 		s.Perm &= perm
 	}

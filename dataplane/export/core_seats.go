@@ -15,6 +15,11 @@ const (
 	maxSeats  = 256 // sessions and waiting clients of one export
 	maxEpochs = 512 // client ids whose last epoch is remembered
 	askRounds = 2   // keepalives that a holder has to show that it lives
+
+	// absence is how long the place of a holder without a link is kept from
+	// others, at least: a client dials again within a second and a quarter, for
+	// up to a second.
+	absence = 3 * time.Second
 )
 
 // Seat is one client of an export: from its HELLO to the end of its last
@@ -32,7 +37,8 @@ type Seat struct {
 	steal   bool
 	refusal *abi.Refuse
 	asked   *Seat     // the holder that was asked whether it lives
-	answer  time.Time // when it must have answered
+	awaited int       // the absence that was waited for
+	answer  time.Time // when it must have answered, or be back
 	running int       // changes that the store is doing
 	parting bool      // an answer that tells of an error is still to leave
 }
@@ -140,6 +146,7 @@ func (c *Core) Poll(s *Seat, now time.Time) (v Verdict, r *abi.Refuse, at time.T
 		return Refused, s.refusal, at
 	}
 	perm := s.wanted & s.allowed
+	wait := perm&abi.PermWrite != 0 && c.awaits(s, now)
 	v = Granted
 	for _, o := range slices.Clone(c.seats) {
 		if o == s || o.phase == seatWaiting || !c.blocks(o, s, perm) {
@@ -151,12 +158,21 @@ func (c *Core) Poll(s *Seat, now time.Time) (v Verdict, r *abi.Refuse, at time.T
 		}
 		if o.phase == seatOpen && (o.ID == s.ID || o.Perm&abi.PermWrite != 0) {
 			c.fence(o, fmt.Errorf("a newer connection took the place: %w", unix.ESTALE))
+			if o.ID != s.ID {
+				c.absent = abi.ID{}
+			}
 		}
 		if o.phase != seatGone && o.running > 0 && v == Granted {
 			v = Draining
 		}
 	}
+	if v == Granted && wait {
+		v = Asking
+	}
 	if v == Granted {
+		if perm&abi.PermWrite != 0 {
+			c.absent = abi.ID{}
+		}
 		s.phase, s.Perm, s.Verifier, s.asked = seatOpen, perm, c.verifier, nil
 	}
 	return v, nil, s.answer
@@ -178,6 +194,19 @@ func (c *Core) silent(o, s *Seat, now time.Time) bool {
 		c.act(Ask, o, nil)
 	}
 	return !now.Before(s.answer)
+}
+
+// awaits tells whether s has to wait for a holder that has only lost its link, or
+// whose export was restarted. Without that every such moment would be a race
+// for the place, and who loses it has failed for good.
+func (c *Core) awaits(s *Seat, now time.Time) bool {
+	if c.absent == (abi.ID{}) || c.absent == s.ID || s.steal {
+		return false
+	}
+	if s.awaited != c.absences {
+		s.awaited, s.answer = c.absences, now.Add(max(askRounds*c.cfg.Keepalive, absence))
+	}
+	return now.Before(s.answer)
 }
 
 // Asked is the holder that was asked on behalf of s, nil if none.
@@ -212,14 +241,22 @@ func (c *Core) Install(s *Seat) (tenure, last abi.ID, changed bool) {
 	return c.tenure, c.last, changed
 }
 
-// Leave ends a client's place: its connection is gone, or it said BYE. What it
-// has running is waited for by whoever comes next.
+// Leave ends a client's place: its connection is gone. What it has running is
+// waited for by whoever comes next; and its right to write is kept for it a
+// while.
 func (c *Core) Leave(s *Seat) {
 	switch s.phase {
 	case seatWaiting:
 		c.remove(s)
 	case seatOpen:
 		c.part(s)
+	}
+}
+
+// Bye is Leave of a client that said that it will not come back.
+func (c *Core) Bye(s *Seat) {
+	if c.Leave(s); c.absent == s.ID {
+		c.absent = abi.ID{}
 	}
 }
 
@@ -230,6 +267,9 @@ func (c *Core) fence(s *Seat, why error) {
 }
 
 func (c *Core) part(s *Seat) {
+	if s.Perm&abi.PermWrite != 0 && c.last == s.ID {
+		c.absent, c.absences = s.ID, c.absences+1
+	}
 	s.phase = seatFenced
 	if s.running == 0 || c.unfenced {
 		c.remove(s)

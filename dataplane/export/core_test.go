@@ -218,13 +218,68 @@ func TestSharedHasSeveralWriters(t *testing.T) {
 	want(t, "the other's turn", op, y)
 }
 
+// TestAbsentHolderKeepsItsPlace: who has only lost its link is waited for.
+func TestAbsentHolderKeepsItsPlace(t *testing.T) {
+	late := epoch0.Add(absence)
+	for _, keepalive := range []time.Duration{time.Second, absence} {
+		c := testCore(func(c *CoreConfig) { c.Keepalive = keepalive })
+		holder := settled(t, c, 1, 1, abi.PermRW)
+		c.Install(holder)
+		c.Leave(holder)
+		rival, reader := come(t, c, 2, 1, abi.PermRW), come(t, c, 3, 1, abi.PermRead)
+		wantVerdict(t, c, reader, epoch0, Granted)
+		wantVerdict(t, c, rival, epoch0, Asking)
+		if _, _, at := c.Poll(rival, epoch0); at != epoch0.Add(max(absence, 2*keepalive)) {
+			t.Errorf("keepalive %v: until %v", keepalive, at)
+		}
+		back := come(t, c, 1, 2, abi.PermRW)
+		wantVerdict(t, c, back, late, Granted)
+		c.Alive(back)
+		wantVerdict(t, c, rival, late, Asking) // for the holder that is there now
+		c.Leave(back)
+		wantVerdict(t, c, rival, late, Asking)
+		again := come(t, c, 1, 3, abi.PermRW)
+		wantVerdict(t, c, again, late, Granted)
+		c.Leave(again)
+		later := late.Add(2 * absence)
+		wantVerdict(t, c, rival, later, Asking) // each absence anew
+		wantVerdict(t, c, rival, later.Add(2*absence), Granted)
+	}
+}
+
+func TestNobodyWaitsForOneThatWillNotComeBack(t *testing.T) {
+	restarted := testCore(func(c *CoreConfig) { c.Last = abi.ID{1} })
+	wantVerdict(t, restarted, come(t, restarted, 2, 1, abi.PermRW), epoch0, Asking)
+	for what, end := range map[string]func(c *Core, s *Seat){
+		"it said so":   func(c *Core, s *Seat) { c.Bye(s) },
+		"it may not":   func(c *Core, s *Seat) { c.Permit(s, 0) },
+		"it never had": func(c *Core, s *Seat) { c.last = abi.ID{9}; c.Leave(s) },
+	} {
+		c := testCore(nil)
+		s := settled(t, c, 1, 1, abi.PermRW)
+		c.Install(s)
+		end(c, s)
+		if v, _, _ := c.Poll(come(t, c, 2, 1, abi.PermRW), epoch0); v != Granted {
+			t.Errorf("%s: verdict %v", what, v)
+		}
+	}
+	c := testCore(nil)
+	s := settled(t, c, 1, 1, abi.PermRW)
+	c.Install(s)
+	c.Leave(s)
+	h := helloOf(2, 1, abi.PermRW)
+	h.Steal = true
+	thief, _ := c.Hello(&h, abi.PermRW, nil)
+	wantVerdict(t, c, thief, epoch0, Granted)
+}
+
 func TestTenureChangesWithTheWriter(t *testing.T) {
 	c := testCore(func(c *CoreConfig) { c.Last = abi.ID{1} })
 	install := func(id byte, epoch uint64, mode abi.Perm) (abi.ID, bool) {
 		s := come(t, c, id, epoch, mode)
 		wantVerdict(t, c, s, epoch0, Granted)
 		tenure, _, changed := c.Install(s)
-		c.Leave(s)
+		c.Bye(s)
 		return tenure, changed
 	}
 	tenure, changed := install(1, 1, abi.PermRW)

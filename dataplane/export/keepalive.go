@@ -62,8 +62,15 @@ func (s *session) ask() {
 		s.node.alive(s)
 		return
 	}
+	s.before.Store(s.in.Frames())
 	s.asked.Store(true)
 	s.sendPing()
+}
+
+// lives tells whether a client that was asked has shown life since, or could not:
+// parts of a large request on a slow line are life too.
+func (s *session) lives() bool {
+	return s.blind() || s.asked.Load() && s.in.Frames() != s.before.Load()
 }
 
 // blind tells whether the client could not be heard now.

@@ -2,6 +2,7 @@ package export
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -298,7 +299,7 @@ func (n *Node) seat(s *session) error {
 // poll asks the core whether s has its place now.
 func (n *Node) poll(s *session) (v Verdict, refusal *abi.Refuse, at time.Time) {
 	n.mu.Lock()
-	if o := s.seat.Asked(); o != nil && o.Owner.(*session).blind() {
+	if o := s.seat.Asked(); o != nil && o.Owner.(*session).lives() {
 		n.core.Alive(o)
 	}
 	v, refusal, at = n.core.Poll(s.seat, time.Now())
@@ -349,7 +350,11 @@ func (n *Node) open(s *session) error {
 // leave gives the seat of s back.
 func (n *Node) leave(s *session) {
 	n.mu.Lock()
-	n.core.Leave(s.seat)
+	if errors.Is(s.why, errBye) {
+		n.core.Bye(s.seat)
+	} else {
+		n.core.Leave(s.seat)
+	}
 	acts := n.actions()
 	n.mu.Unlock()
 	n.carryOut(acts)

@@ -40,11 +40,12 @@ type session struct {
 	crew    crew
 	ping    pingFrame
 
-	live    atomic.Bool // out is there: it can be cut
-	parsing atomic.Bool // the role's holder will flush before it waits for anything
-	reading atomic.Bool // the role's holder waits for the peer
-	asked   atomic.Bool // a sign of life is wanted (Core.Alive)
-	dead    atomic.Bool // nothing is started or answered any more
+	live    atomic.Bool   // out is there: it can be cut
+	parsing atomic.Bool   // the role's holder will flush before it waits for anything
+	reading atomic.Bool   // the role's holder waits for the peer
+	asked   atomic.Bool   // a sign of life is wanted (Core.Alive)
+	before  atomic.Uint64 // in.Frames when it was
+	dead    atomic.Bool   // nothing is started or answered any more
 
 	stop chan struct{} // closed by end
 	once sync.Once
