@@ -9,6 +9,10 @@ import (
 // to send again what its daemon did not answer.
 const maxSkew = 20 * time.Second
 
+// graceTime is how long a holder without a link keeps its place, but for the
+// time that a rival's HELLO takes.
+const graceTime = 2 * time.Second
+
 // trigger lets those faults happen whose moment has come.
 func (w *world) trigger() {
 	for i := range w.plan.faults {
@@ -101,6 +105,8 @@ func (w *world) injectStore(f fault) {
 	case faultSpace:
 		w.errors++
 		d.full = w.now + f.length
+	case faultRival:
+		w.compete()
 	case faultSteal:
 		w.steal()
 	case faultForget:
@@ -213,6 +219,36 @@ func (w *world) loseClients(off time.Duration) {
 		}
 		w.abandon(d)
 		w.after(off, func() { w.replace(d) })
+	}
+}
+
+// compete lets another client ask for the place of one that has it, until the
+// calm. It gets it only if the other is gone for long.
+func (w *world) compete() {
+	if w.plan.set.shared || w.rival != nil || !w.settled() {
+		return
+	}
+	w.rival = newDevice(w)
+	w.rival.start()
+}
+
+// won is a rival that got the place: only if the holder was silent when it was
+// asked, or did not come back in time.
+func (w *world) won() {
+	silence := w.now - w.heard
+	if w.devs[0].dead || !w.devs[0].known {
+		return
+	}
+	if w.mayFail = true; silence < 2*w.plan.set.keepalive || w.gone && silence < graceTime {
+		w.blame("the place of a client was given away %v after it was heard", silence)
+	}
+}
+
+// hears notes a sign of life of the holder at the export, or that its link is
+// gone.
+func (w *world) hears(n *session, gone bool) {
+	if n.seat != nil && n.seat.ID == w.devs[0].id {
+		w.heard, w.gone = w.now, gone
 	}
 }
 

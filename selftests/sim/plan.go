@@ -103,6 +103,7 @@ const (
 	faultSpace                       // the store is full
 	faultJumpClient                  // a clock jumps forward: the host slept
 	faultJumpExport
+	faultRival   // another client wants the read-write place, and does not give up
 	faultSteal   // another client takes the read-write place
 	faultForget  // the client's process dies and its log is lost
 	faultReplace // the export comes back with another store of the same name and size
@@ -111,7 +112,7 @@ const (
 )
 
 var faultNames = [...]string{"cut", "hole", "late", "flip", "kill export", "kill client", "kill both", "lose export host", "lose client host",
-	"lose both hosts", "stall", "EIO", "failed flush", "ENOSPC", "client sleeps", "export sleeps", "steal", "forget the log", "replace the store", "shrink the store"}
+	"lose both hosts", "stall", "EIO", "failed flush", "ENOSPC", "client sleeps", "export sleeps", "rival", "steal", "forget the log", "replace the store", "shrink the store"}
 
 func (k faultKind) String() string { return faultNames[k] }
 

@@ -43,12 +43,16 @@ type session struct {
 	asked  bool
 	heard  bool // since the last beat
 	silent int
+	pieces int // that came
+	before int // when it was asked
 }
 
 // receive implements end.
 func (n *session) receive(b []byte) {
 	n.in = append(n.in, b...)
 	n.heard = true
+	n.pieces++
+	n.server.w.hears(n, false)
 	n.parse()
 }
 
@@ -163,7 +167,7 @@ func (n *session) poll() {
 	if n.phase != phaseWait || s.dead {
 		return
 	}
-	if o := n.seat.Asked(); o != nil && o.Owner.(*session).blind() {
+	if o := n.seat.Asked(); o != nil && o.Owner.(*session).lives() {
 		s.core.Alive(o)
 	}
 	v, refusal, at := s.core.Poll(n.seat, s.now())
@@ -192,6 +196,9 @@ func (n *session) settle() {
 func (n *session) save() {
 	s := n.server
 	tenure, last, changed := s.core.Install(n.seat)
+	if changed && s.w.rival != nil && last == s.w.rival.id {
+		s.w.won()
+	}
 	took := time.Duration(0)
 	if changed {
 		took = s.w.chance(s.w.plan.set.disk)
@@ -223,6 +230,7 @@ func (n *session) open(tenure abi.ID) {
 		Verifier: n.seat.Verifier, StoreID: s.disk.id, Size: uint64(len(s.disk.sectors)) * sectorSize, BlockMin: sectorSize, BlockPref: sectorSize}
 	n.wire.send(down, frame(&abi.Header{Cmd: abi.MsgWelcome}, w.Append(nil)))
 	n.phase = phaseOpen
+	s.w.hears(n, false)
 	s.w.trace("export: client %x served, epoch %d", n.seat.ID[:2], n.seat.Epoch)
 	n.beat()
 	n.parse()
@@ -294,6 +302,9 @@ func (n *session) blind() bool {
 	return n.phase < phaseOpen || n.busy >= n.server.w.plan.set.workers
 }
 
+// lives tells whether the client has shown life since it was asked, or could not.
+func (n *session) lives() bool { return n.blind() || n.asked && n.pieces != n.before }
+
 // ask finds out whether the client lives.
 func (n *session) ask() {
 	switch {
@@ -301,7 +312,7 @@ func (n *session) ask() {
 	case n.blind():
 		n.server.core.Alive(n.seat)
 	default:
-		n.asked = true
+		n.asked, n.before = true, n.pieces
 		n.send(&abi.Header{Cmd: abi.MsgPing, ID: 1}, nil)
 	}
 }
@@ -328,6 +339,9 @@ func (n *session) end() {
 	s := n.server
 	if n.seat == nil {
 		return
+	}
+	if n.seat.Open() {
+		s.w.hears(n, true)
 	}
 	s.w.after(s.w.hiccup(), func() {
 		if !s.dead {

@@ -29,7 +29,10 @@ type world struct {
 	server     *server
 	exportOff  bool // its host is off: it does not even refuse
 	devs       []*device
-	former     []*device // that others have taken the place of
+	former     []*device     // that others have taken the place of
+	rival      *device       // wants the place
+	heard      time.Duration // when the export last heard of the device,
+	gone       bool          // or lost it
 	wires      []*wire
 	holes      [2]time.Duration // nothing passes until then
 	flips      int
@@ -148,6 +151,9 @@ func (w *world) becalm() {
 		return
 	}
 	w.quiet, w.calmed = true, w.passed
+	if w.rival != nil && w.rival.proc != nil {
+		w.rival.proc.kill(false)
+	}
 	w.holes, w.flips = [2]time.Duration{}, 0
 	d := w.disk
 	d.stalled, d.full, d.failing, d.rotten = 0, 0, 0, 0
@@ -215,6 +221,9 @@ func (w *world) check() {
 
 // welcomed is a link that came up.
 func (w *world) welcomed(d *device) {
+	if d == w.rival {
+		return
+	}
 	w.welcomes++
 	d.known = true
 	for _, o := range w.former {
