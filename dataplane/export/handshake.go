@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -265,4 +266,24 @@ func (n *Node) refuse(st conn.Stream, who caller, err error) {
 	if errors.As(err, &r) {
 		_ = tell(st, abi.MsgRefuse, r.Append) // it may have gone
 	}
+}
+
+// leave gives the seat of s back.
+func (n *Node) leave(s *session) {
+	n.mu.Lock()
+	if errors.Is(s.why, errBye) {
+		n.core.Bye(s.seat)
+	} else {
+		n.core.Leave(s.seat)
+	}
+	acts := n.actions()
+	n.mu.Unlock()
+	n.carryOut(acts)
+}
+
+// forget is the end of s.
+func (n *Node) forget(s *session) {
+	n.mu.Lock()
+	n.sessions = slices.DeleteFunc(n.sessions, func(o *session) bool { return o == s })
+	n.mu.Unlock()
 }

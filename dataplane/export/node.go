@@ -2,7 +2,6 @@ package export
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -345,26 +344,6 @@ func (n *Node) open(s *session) error {
 	n.log.Info().Stringer("client", s.who).Stringer("id", s.hello.ClientID).Uint64("epoch", w.Epoch).Stringer("mode", w.Mode).Msg("client served")
 	n.notify(abi.EventKindSession, "a client is served "+w.Mode.String(), s.who.addr)
 	return nil
-}
-
-// leave gives the seat of s back.
-func (n *Node) leave(s *session) {
-	n.mu.Lock()
-	if errors.Is(s.why, errBye) {
-		n.core.Bye(s.seat)
-	} else {
-		n.core.Leave(s.seat)
-	}
-	acts := n.actions()
-	n.mu.Unlock()
-	n.carryOut(acts)
-}
-
-// forget is the end of s.
-func (n *Node) forget(s *session) {
-	n.mu.Lock()
-	n.sessions = slices.DeleteFunc(n.sessions, func(o *session) bool { return o == s })
-	n.mu.Unlock()
 }
 
 // alive is a sign of life of s, which was asked for.
