@@ -148,7 +148,7 @@ func environment() []string {
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "USER=root", "SHELL=/bin/sh", "TERM=dumb", "LC_ALL=C", "TMPDIR=/tmp", "IN_VM=1",
 	}
-	for _, name := range []string{"CI", "BIN", "DSTD", "GOTRACEBACK", "GORACE", "GODEBUG", "GOMAXPROCS", "RUN"} {
+	for _, name := range []string{"CI", "BIN", "DSTD", "GOTRACEBACK", "GORACE", "GODEBUG", "GOMAXPROCS", "RUN", "FIO_TIME"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}
