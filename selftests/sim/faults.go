@@ -233,13 +233,14 @@ func (w *world) compete() {
 }
 
 // won is a rival that got the place: only if the holder was silent when it was
-// asked, or did not come back in time.
+// asked, or had lost its link and did not come back in time.
 func (w *world) won() {
-	silence := w.now - w.heard
 	if w.devs[0].dead || !w.devs[0].known {
 		return
 	}
-	if w.mayFail = true; silence < 2*w.plan.set.keepalive || w.gone && silence < graceTime {
+	w.mayFail = true
+	silence, patience := w.now-w.heard, 2*w.plan.set.keepalive
+	if silence < patience || w.gone && w.lost-w.heard < patience && w.now-w.lost < graceTime {
 		w.blame("the place of a client was given away %v after it was heard", silence)
 	}
 }
@@ -247,8 +248,13 @@ func (w *world) won() {
 // hears notes a sign of life of the holder at the export, or that its link is
 // gone.
 func (w *world) hears(n *session, gone bool) {
-	if n.seat != nil && n.seat.ID == w.devs[0].id {
-		w.heard, w.gone = w.now, gone
+	if n.seat == nil || n.seat.ID != w.devs[0].id {
+		return
+	}
+	if w.gone = gone; gone {
+		w.lost = w.now
+	} else {
+		w.heard = w.now
 	}
 }
 

@@ -34,7 +34,7 @@ func startServer(w *world) *server {
 	s.core = export.NewCore(export.CoreConfig{Name: "x", Shared: set.shared, Stable: set.stable, Keepalive: set.keepalive,
 		Rand: dice{w, w.harm.is(keepVerifier)}, Tenure: d.tenure, Last: d.last})
 	harmExport(s.core, w.harm)
-	w.heard, w.gone = w.now, true
+	w.heard, w.lost, w.gone = w.now, w.now, true
 	return s
 }
 

@@ -79,6 +79,9 @@ func (n *session) parse() {
 		}
 		switch {
 		case err != nil, took == 0 && n.eof && (n.phase == phaseOpen || n.phase < phaseWait):
+			if n.seat != nil && n.seat.Open() {
+				n.server.w.hears(n, true)
+			}
 			n.end()
 			return
 		case took == 0:
@@ -339,9 +342,6 @@ func (n *session) end() {
 	s := n.server
 	if n.seat == nil {
 		return
-	}
-	if n.seat.Open() {
-		s.w.hears(n, true)
 	}
 	s.w.after(s.w.hiccup(), func() {
 		if !s.dead {

@@ -98,16 +98,19 @@ func (w *world) answered(a *ask, errno unix.Errno, data []byte) {
 
 // rest is what follows when the users wait for nothing.
 func (w *world) rest() {
-	if w.flying > 0 || w.begun < len(w.plan.steps) || w.bad != nil {
+	if w.flying > 0 || w.begun < len(w.plan.steps) || w.reads || w.bad != nil {
 		return
 	}
 	switch w.stage {
 	case stageSteps:
 		w.becalm()
 		w.stage = stageRead
-		w.after(w.plan.set.disk, w.readAll)
+		w.readAll(w.plan.set.disk)
 	case stageRead:
 		w.check()
+		if w.learn() {
+			return
+		}
 		if w.stage = stageLost; !w.plan.set.loseAll || w.plan.set.shared {
 			w.stage = stageOver
 			return
@@ -116,14 +119,37 @@ func (w *world) rest() {
 		w.trace("both hosts are lost")
 		w.killExport(true, time.Millisecond)
 		w.loseClients(time.Millisecond)
-		w.after(time.Second, w.readAll)
+		w.readAll(time.Second)
 	case stageLost:
 		w.stage = stageOver
 	}
 }
 
-func (w *world) readAll() {
-	for i := range w.plan.set.sectors {
-		w.begin(step{op: trans.Read, from: i, n: 1})
+// readAll lets the users read all sectors, in d.
+func (w *world) readAll(d time.Duration) {
+	w.reads = true
+	w.after(d, func() {
+		w.reads = false
+		for i := range w.plan.set.sectors {
+			w.begin(step{op: trans.Read, from: i, n: 1})
+		}
+	})
+}
+
+// learn lets those whose place was taken come back once more, when the taker has
+// left: they have to fail. It reports whether there are any.
+func (w *world) learn() bool {
+	for _, d := range w.former {
+		if d.proc != nil && d.taken && !d.failed {
+			w.stage, w.limit = stageFormer, w.now+aliveTime
+			if p := w.devs[0].proc; p != nil {
+				p.kill(false)
+			}
+			return true
+		}
 	}
+	if w.stage == stageFormer {
+		w.stage = stageOver
+	}
+	return false
 }

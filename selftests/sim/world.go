@@ -32,7 +32,8 @@ type world struct {
 	former     []*device     // that others have taken the place of
 	rival      *device       // wants the place
 	heard      time.Duration // when the export last heard of the device,
-	gone       bool          // or lost it
+	lost       time.Duration // or lost its link
+	gone       bool          // that was later
 	wires      []*wire
 	holes      [2]time.Duration // nothing passes until then
 	flips      int
@@ -46,6 +47,7 @@ type world struct {
 	begun   int  // steps
 	flying  int  // requests of users that they wait for
 	blocked bool // they would go on if they could
+	reads   bool // the last reads are about to begin
 	stage   stage
 	calmed  uint64        // events before that
 	quiet   bool          // calm
@@ -61,9 +63,10 @@ type world struct {
 type stage uint8
 
 const (
-	stageSteps stage = iota
-	stageRead        // all sectors, in the end
-	stageLost        // both hosts are lost, then all sectors are read again
+	stageSteps  stage = iota
+	stageRead         // all sectors, in the end
+	stageLost         // both hosts are lost, then all sectors are read again
+	stageFormer       // those that have lost their place hear of it
 	stageOver
 	stageScript // a script says what follows
 )
@@ -224,8 +227,16 @@ func (w *world) welcomed(d *device) {
 	if d == w.rival {
 		return
 	}
+	if d.taken {
+		w.blame("client %x goes on although another has had its place", d.id[:2])
+	}
 	w.welcomes++
 	d.known = true
+	if slices.Contains(w.devs, d) {
+		for _, o := range w.former {
+			o.taken = true
+		}
+	}
 	for _, o := range w.former {
 		for _, a := range o.open {
 			w.history.fence(a)
@@ -239,6 +250,10 @@ func (w *world) welcomed(d *device) {
 func (w *world) failed(d *device, why string) {
 	if !w.mayFail && w.errors < 3 {
 		w.blame("client %x failed without need: %s", d.id[:2], why)
+		return
+	}
+	if w.stage == stageFormer {
+		w.learn()
 		return
 	}
 	if w.disk != w.home {
@@ -262,7 +277,7 @@ func (w *world) failed(d *device, why string) {
 // replace attaches a new device where d was.
 func (w *world) replace(d *device) {
 	i := slices.Index(w.devs, d)
-	if i < 0 {
+	if i < 0 || w.stage == stageFormer {
 		return
 	}
 	if w.disk != w.home {
