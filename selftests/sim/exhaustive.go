@@ -57,10 +57,10 @@ func histories(most int) (all []*plan) {
 
 // struck are the runs of p with one blow behind one event, for each of both; the
 // first that is wrong ends that.
-func (p *plan) struck(h harm) (wrong *plan, bad error, runs int) {
+func (p *plan) struck(h harm) (wrong *plan, runs int, bad error) {
 	quiet := newWorld(p, h, nil)
 	if bad = quiet.run(); bad != nil {
-		return p, bad, 1
+		return p, 1, bad
 	}
 	for _, f := range blows {
 		for f.event = 1; f.event <= quiet.calmed; f.event++ {
@@ -70,15 +70,15 @@ func (p *plan) struck(h harm) (wrong *plan, bad error, runs int) {
 			q.faults = []fault{f}
 			runs++
 			if bad = newWorld(&q, h, nil).run(); bad != nil {
-				return &q, bad, runs
+				return &q, runs, bad
 			}
 		}
 	}
-	return nil, nil, runs
+	return nil, runs, nil
 }
 
 // exhaust runs every short history with every blow, on all processors.
-func exhaust(most int, h harm) (wrong *plan, bad error, runs int64) {
+func exhaust(most int, h harm) (wrong *plan, runs int64, bad error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	all := histories(most)
 	var next, count atomic.Int64
@@ -87,7 +87,7 @@ func exhaust(most int, h harm) (wrong *plan, bad error, runs int64) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(all); i = next.Add(1) - 1 {
-				q, err, n := all[i].struck(h)
+				q, n, err := all[i].struck(h)
 				count.Add(int64(n))
 				if err != nil {
 					mu.Lock()
@@ -99,7 +99,7 @@ func exhaust(most int, h harm) (wrong *plan, bad error, runs int64) {
 		})
 	}
 	workers.Wait()
-	return wrong, bad, count.Load()
+	return wrong, count.Load(), bad
 }
 
 // lettersMost is how long the histories are that are all run.
@@ -108,7 +108,7 @@ const lettersMost = 3
 // runExhaustive is exhaust, told.
 func runExhaustive(out io.Writer, h harm) int {
 	began := time.Now()
-	wrong, bad, runs := exhaust(lettersMost, h)
+	wrong, runs, bad := exhaust(lettersMost, h)
 	fmt.Fprintf(out, "%d histories, %d runs in %v\n", len(histories(lettersMost)), runs, time.Since(began).Round(time.Millisecond))
 	if bad == nil {
 		return 0

@@ -99,7 +99,7 @@ func report(out io.Writer, p *plan, h harm, bad error) {
 // runMany runs seeds, on all processors, and stops at the first that fails.
 func runMany(out io.Writer, first, n uint64, h harm) int {
 	began := time.Now()
-	seed, bad, done := search(first, n, h)
+	seed, done, bad := search(first, n, h)
 	took := time.Since(began)
 	fmt.Fprintf(out, "%d seeds from %d in %v: %.0f a second\n", done, first, took.Round(time.Millisecond), float64(done)/took.Seconds())
 	if bad == nil {
@@ -111,7 +111,7 @@ func runMany(out io.Writer, first, n uint64, h harm) int {
 
 // search runs the seeds from first on, n of them, until one fails: the least
 // that was found.
-func search(first, n uint64, h harm) (seed uint64, bad error, done uint64) {
+func search(first, n uint64, h harm) (seed, done uint64, bad error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a run leaves little behind, and soon
 	var next, count atomic.Uint64
 	var stop atomic.Bool
@@ -139,5 +139,5 @@ func search(first, n uint64, h harm) (seed uint64, bad error, done uint64) {
 		})
 	}
 	all.Wait()
-	return seed, bad, count.Load()
+	return seed, count.Load(), bad
 }

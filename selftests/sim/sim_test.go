@@ -26,7 +26,7 @@ func scale(n, raced uint64) uint64 {
 func TestSeeds(t *testing.T) {
 	for _, c := range []struct{ first, n uint64 }{{1, *known}, {uint64(time.Now().UnixMilli()) << 16, *seeds}} {
 		began := time.Now()
-		seed, bad, done := search(c.first, c.n, 0)
+		seed, done, bad := search(c.first, c.n, 0)
 		took := time.Since(began)
 		t.Logf("%d seeds from %d: %.0f a second", done, c.first, float64(done)/took.Seconds())
 		if bad != nil {
@@ -39,7 +39,7 @@ func TestSeeds(t *testing.T) {
 
 // TestExhaustive runs all short histories with every blow behind every event.
 func TestExhaustive(t *testing.T) {
-	wrong, bad, runs := exhaust(*lettersMax, 0)
+	wrong, runs, bad := exhaust(*lettersMax, 0)
 	t.Logf("%d histories, %d runs", len(histories(*lettersMax)), runs)
 	if bad != nil {
 		var b bytes.Buffer

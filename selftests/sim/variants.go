@@ -54,7 +54,7 @@ func table(out io.Writer, first uint64) (all bool) {
 	all = true
 	for i := range variants {
 		began, h := time.Now(), harm(1)<<i
-		seed, bad, done := search(first, variants[i].budget, h)
+		seed, done, bad := search(first, variants[i].budget, h)
 		word := "NOT CAUGHT"
 		if bad != nil {
 			word = fmt.Sprintf("seed %d: %v", seed, bad)

@@ -37,7 +37,7 @@ func TestVariantsBySeeds(t *testing.T) {
 			continue
 		}
 		t.Run(h.String(), func(t *testing.T) {
-			seed, bad, done := search(1, budget, h)
+			seed, done, bad := search(1, budget, h)
 			if bad == nil {
 				t.Fatalf("not caught in %d seeds", budget)
 			}
