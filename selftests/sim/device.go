@@ -28,6 +28,7 @@ type device struct {
 	dead   bool   // its host is lost, or it was removed
 	known  bool   // it has been served
 	taken  bool   // another has had its place since
+	told   bool   // and it hears so
 	failed bool   // its users were told EIO for good
 	open   []*ask // of users, unanswered
 	tenure abi.ID // that it was granted, for the harm of not comparing it

@@ -234,6 +234,7 @@ func (n *session) open(tenure abi.ID) {
 	n.wire.send(down, frame(&abi.Header{Cmd: abi.MsgWelcome}, w.Append(nil)))
 	n.phase = phaseOpen
 	s.w.hears(n, false)
+	s.w.opened(n.seat.ID)
 	s.w.trace("export: client %x served, epoch %d", n.seat.ID[:2], n.seat.Epoch)
 	n.beat()
 	n.parse()

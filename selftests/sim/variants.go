@@ -15,10 +15,10 @@ var variants = [...]struct {
 	name   string
 	budget uint64
 }{
-	{"no-fence", 20_000}, {"no-log", 1_000}, {"no-cut", 3_000}, {"ignore-sync", 1_000}, {"resend-live", 1_000}, {"no-gate", 8_000},
-	{"trim-at-reply", 10_000}, {"sequence", 4_000}, {"one-verifier", 10_000}, {"one-phase", 500_000}, {"keep-verifier", 1_000},
-	{"late-commit", 4_000}, {"old-epoch", 1_000}, {"no-discard", 4_000}, {"read-on", 20_000}, {"any-store", 2_000}, {"any-tenure", 10_000},
-	{"no-ghosts", 600_000}, {"no-orphan", 50_000}, {"join-running", 30_000},
+	{"no-fence", 3_000}, {"no-log", 1_000}, {"no-cut", 3_000}, {"ignore-sync", 1_000}, {"resend-live", 1_000}, {"no-gate", 8_000},
+	{"trim-at-reply", 3_000}, {"sequence", 5_000}, {"one-verifier", 20_000}, {"one-phase", 400_000}, {"keep-verifier", 1_000},
+	{"late-commit", 3_000}, {"old-epoch", 1_000}, {"no-discard", 4_000}, {"read-on", 3_000}, {"any-store", 2_000}, {"any-tenure", 5_000},
+	{"no-ghosts", 800_000}, {"no-orphan", 120_000}, {"join-running", 30_000},
 }
 
 func (h harm) String() string {

@@ -222,21 +222,27 @@ func (w *world) check() {
 	}
 }
 
+// opened is a client that the export begins to serve.
+func (w *world) opened(id abi.ID) {
+	for _, d := range w.former {
+		if d.id == id {
+			d.told = d.taken
+		} else if d.taken = d.taken || w.devs[0].id == id; d.taken {
+			w.trace("client %x has lost its place", d.id[:2])
+		}
+	}
+}
+
 // welcomed is a link that came up.
 func (w *world) welcomed(d *device) {
 	if d == w.rival {
 		return
 	}
-	if d.taken {
+	if d.told {
 		w.blame("client %x goes on although another has had its place", d.id[:2])
 	}
 	w.welcomes++
 	d.known = true
-	if slices.Contains(w.devs, d) {
-		for _, o := range w.former {
-			o.taken = true
-		}
-	}
 	for _, o := range w.former {
 		for _, a := range o.open {
 			w.history.fence(a)
