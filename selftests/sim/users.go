@@ -136,20 +136,24 @@ func (w *world) readAll(d time.Duration) {
 	})
 }
 
-// learn lets those whose place was taken come back once more, when the taker has
-// left: they have to fail. It reports whether there are any.
+// learn lets those whose place was taken come back once more, when everybody
+// else has left: they have to fail. It reports whether there are any.
 func (w *world) learn() bool {
-	for _, d := range w.former {
-		if d.proc != nil && d.taken && !d.failed {
-			w.stage, w.limit = stageFormer, w.now+aliveTime
-			if p := w.devs[0].proc; p != nil {
-				p.kill(false)
-			}
-			return true
+	var next *device
+	for _, d := range append(slices.Clone(w.devs), w.former...) {
+		switch {
+		case d.proc == nil || d.failed:
+		case d.taken && next == nil:
+			next = d
+		case !d.taken:
+			d.proc.kill(false)
 		}
 	}
-	if w.stage == stageFormer {
+	switch {
+	case next != nil:
+		w.stage, w.limit = stageFormer, w.now+aliveTime
+	case w.stage == stageFormer:
 		w.stage = stageOver
 	}
-	return false
+	return next != nil
 }
