@@ -143,7 +143,7 @@ func (s *session) agree() error {
 func (s *session) abandon(why error) {
 	n := s.node
 	if s.seat != nil {
-		n.leave(s)
+		n.leave(s, false)
 		n.forget(s)
 	}
 	n.refuse(s.stream, s.who, why)
@@ -268,10 +268,10 @@ func (n *Node) refuse(st conn.Stream, who caller, err error) {
 	}
 }
 
-// leave gives the seat of s back.
-func (n *Node) leave(s *session) {
+// leave gives the seat of s back: for good after its client's good-bye.
+func (n *Node) leave(s *session, bye bool) {
 	n.mu.Lock()
-	if errors.Is(s.why, errBye) {
+	if bye {
 		n.core.Bye(s.seat)
 	} else {
 		n.core.Leave(s.seat)

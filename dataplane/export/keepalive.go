@@ -174,7 +174,7 @@ func (s *session) impatient(dead, interval time.Duration) {
 // whoever waits, but for the changes that the store is still doing.
 func (s *session) close() {
 	n := s.node
-	n.leave(s)
+	n.leave(s, errors.Is(s.why, errBye))
 	s.out.Close()
 	s.crew.close()
 	for range s.reserve.Len() {

@@ -85,6 +85,7 @@ func (w *world) inject(f fault) {
 		if w.exportSkew += f.length; w.server != nil {
 			w.server.skew = w.exportSkew
 		}
+		w.heard, w.lost = w.heard-f.length, w.lost-f.length // for the export so long ago
 	default:
 		w.injectStore(f)
 	}
