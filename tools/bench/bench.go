@@ -111,11 +111,14 @@ func (s *site) build(ctx context.Context, o *options, p pattern) (systems []*sys
 
 // start is the system of the site's name.
 func (s *site) start(ctx context.Context, o *options) (*system, error) {
+	if c, ok := findChannel(s.name); ok {
+		return s.newDST(ctx, o.bin, &c)
+	}
 	switch s.name {
 	case nameDST:
-		return s.newDST(ctx, o.bin)
+		return s.newDST(ctx, o.bin, nil)
 	case nameOther:
-		return s.newDST(ctx, o.against)
+		return s.newDST(ctx, o.against, nil)
 	}
 	return s.newNbdkit(ctx, o.threads)
 }

@@ -84,8 +84,31 @@ func TestBench(t *testing.T) {
 				t.Errorf("%s %d depth %d: %+v", c.Op, c.Block, c.Depth, y)
 			}
 		}
-		if c.Ratio == nil || c.Ratio.IOPS <= 0 || c.Ratio.PerCPU <= 0 {
-			t.Errorf("%s %d depth %d: ratio %+v", c.Op, c.Block, c.Depth, c.Ratio)
+		if len(c.Ratios) != 1 || c.Ratios[0].IOPS <= 0 || c.Ratios[0].PerCPU <= 0 {
+			t.Errorf("%s %d depth %d: ratio %+v", c.Op, c.Block, c.Depth, c.Ratios)
+		}
+	}
+	nothingLeft(t, dir)
+}
+
+// TestBenchChannels measures one build over two channels, which are held against the first.
+func TestBenchChannels(t *testing.T) {
+	needs(t, "ip")
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	var out, said bytes.Buffer
+	code := run([]string{"-bin", build(t), "-channels", "none,crc32c", "-rounds", "1", "-time", "20ms", "-warm", "0s", "-size", "16m",
+		"-depth", "16", "-bs", "128k", "-json"}, &out, &said)
+	if code != exitDone {
+		t.Fatalf("exit %d: %s", code, said.String())
+	}
+	var r report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Cases {
+		if len(c.Ratios) != 1 || c.Ratios[0].Of != "crc32c" || c.Ratios[0].To != "none" || c.Ratios[0].IOPS <= 0 {
+			t.Errorf("%s: %+v", c.Op, c.Ratios)
 		}
 	}
 	nothingLeft(t, dir)

@@ -9,7 +9,8 @@
 // two are interleaved, A B, B A, A B; what is shown is the median of the rounds. CPU is what the two serving processes used, the
 // client's is not counted; what the kernel does for them in ksoftirqd is nobody's and is not counted either.
 //
-// -against compares two builds of dst in the same way.
+// -against compares two builds of dst in the same way, -channels what one build costs with and without checksum, authentication and
+// encryption; each is held against the first.
 //
 // Before anything is timed, every byte read and written is verified, and afterwards every block of the files is.
 package main
@@ -44,6 +45,7 @@ type options struct {
 	dir, only, op       string
 	congestion, profile string
 	blocks, depths      []int
+	channels            []string
 	rounds, threads     int
 	time, warm          time.Duration
 	size                int64
@@ -77,6 +79,10 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.bin, "bin", "bin", "`directory` of dstd and dstctl")
 	f.StringVar(&o.against, "against", "", "compare with dstd of another `directory` instead of nbdkit")
+	f.Func("channels", "compare dst with itself over these `channels`: all, or some of "+strings.Join(channelNames(), ","), func(s string) (err error) {
+		o.channels, err = parseChannels(s)
+		return err
+	})
 	f.StringVar(&o.dir, "dir", "", "`directory` for the files that are served (default: a tmpfs of its own)")
 	f.StringVar(&o.only, "only", "", "measure one `system` alone: dst or nbdkit")
 	f.StringVar(&o.op, "op", "", "`read` or write cases alone")
@@ -117,6 +123,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 // check refuses options that cannot be carried out.
 func (o *options) check() error {
 	switch {
+	case o.channels != nil && (o.only != "" || o.against != ""):
+		return errors.New("-channels compares dst with itself: leave -only and -against out")
 	case o.only != "" && len(o.names()) == 0:
 		return fmt.Errorf("-only %s is nothing that is measured", o.only)
 	case o.op != "" && o.op != "read" && o.op != "write":
@@ -140,6 +148,9 @@ const (
 
 // names are the systems to measure, in order.
 func (o *options) names() (list []string) {
+	if o.channels != nil {
+		return o.channels
+	}
 	list = []string{nameDST, nameNbdkit}
 	if o.against != "" {
 		list[1] = nameOther
@@ -184,7 +195,7 @@ func (o *options) cases() (list []shape) {
 // wanted tells whether a filter lets v pass; an empty one lets everything.
 func wanted(filter []int, v int) bool { return len(filter) == 0 || slices.Contains(filter, v) }
 
-func parseList(s string, one func(string) (int, error)) (list []int, err error) {
+func parseList[T any](s string, one func(string) (T, error)) (list []T, err error) {
 	for word := range strings.SplitSeq(s, ",") {
 		n, err := one(word)
 		if err != nil {

@@ -43,6 +43,10 @@ func TestOptions(t *testing.T) {
 		{"-only other", -1},
 		{"-only qemu", -1},
 		{"-op trim", -1},
+		{"-channels all", 8},
+		{"-channels none,gcm -bs 128k", 2},
+		{"-channels gcm,tls", -1},
+		{"-channels none,gcm -against old", -1},
 		{"-rounds 0", -1},
 		{"-time 0s", -1},
 		{"-size 1m", -1},
@@ -116,9 +120,9 @@ func TestReport(t *testing.T) {
 		w.Systems[1].Rounds = append(w.Systems[1].Rounds, sample{IOPS: 100 * n, Near: cpu{Total: 8}, Far: cpu{Total: 2}})
 	}
 	r.add(w)
-	if got := r.Cases[0]; got.Ratio.IOPS != 3 || got.Ratio.PerCPU != 2 || got.Systems[0].Median.IOPS != 600 || got.Systems[0].Cost != 5 ||
+	if got := r.Cases[0]; got.Ratios[0].IOPS != 3 || got.Ratios[0].PerCPU != 2 || got.Systems[0].Median.IOPS != 600 || got.Systems[0].Cost != 5 ||
 		got.Systems[0].Spread != 4 {
-		t.Errorf("%+v, ratio %+v", got, got.Ratio)
+		t.Errorf("%+v, ratio %+v", got, got.Ratios)
 	}
 	var text, encoded bytes.Buffer
 	if err := r.print(&text, false); err != nil {
@@ -136,7 +140,7 @@ func TestReport(t *testing.T) {
 		Schema int
 		Cases  []struct {
 			Depth   int
-			Ratio   map[string]float64
+			Ratios  []map[string]any
 			Systems []struct {
 				Name   string
 				Rounds []any
@@ -146,14 +150,14 @@ func TestReport(t *testing.T) {
 	if err := json.Unmarshal(encoded.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.Schema != 1 || back.Cases[0].Depth != 16 || back.Cases[0].Ratio["iops"] != 3 || len(back.Cases[0].Systems[1].Rounds) != 3 {
+	if back.Schema != 2 || back.Cases[0].Depth != 16 || back.Cases[0].Ratios[0]["iops"] != 3.0 || len(back.Cases[0].Systems[1].Rounds) != 3 {
 		t.Errorf("%s", encoded.String())
 	}
 	alone := newReport(o, []*system{{name: "dst"}})
 	w = newRow(w.shape, 1)
 	w.Systems[0].Rounds = []sample{{IOPS: 1}}
 	alone.add(w)
-	if alone.Cases[0].Ratio != nil {
+	if alone.Cases[0].Ratios != nil {
 		t.Error("one system has a ratio")
 	}
 }

@@ -48,13 +48,15 @@ type row struct {
 	Random  bool     `json:"random"`
 	Depth   int      `json:"depth"`
 	Systems []result `json:"systems"`
-	Ratio   *ratio   `json:"ratio,omitempty"`
+	Ratios  []ratio  `json:"ratios,omitempty"`
 
 	shape shape
 }
 
-// ratio is the first system / the second: the median of the rounds, each pair of neighbours divided.
+// ratio is one system / another: the median of the rounds, each pair divided.
 type ratio struct {
+	Of     string  `json:"of"`
+	To     string  `json:"to"`
 	IOPS   float64 `json:"iops"`
 	PerCPU float64 `json:"requests_per_cpu_second"`
 }
@@ -73,10 +75,11 @@ type report struct {
 	Cases      []row             `json:"cases"`
 
 	names []string
+	base  int // which of them the others are held against
 }
 
 func newReport(o *options, systems []*system) *report {
-	r := &report{Schema: 1, CPUs: runtime.NumCPU(), Congestion: o.congestion, Versions: map[string]string{}, Dir: o.dir,
+	r := &report{Schema: 2, CPUs: runtime.NumCPU(), Congestion: o.congestion, Versions: map[string]string{}, Dir: o.dir,
 		Size: o.size, Rounds: o.rounds, Time: o.time.Seconds()}
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {
@@ -85,6 +88,9 @@ func newReport(o *options, systems []*system) *report {
 	if r.Congestion == "" { // a new namespace has the first one's
 		text, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
 		r.Congestion = strings.TrimSpace(string(text))
+	}
+	if o.channels == nil {
+		r.base = 1 // dst is held against its peer
 	}
 	for _, y := range systems {
 		r.names = append(r.names, y.name)
@@ -119,8 +125,10 @@ func (r *report) add(w row) {
 		y.Cost = of(sample.cost)
 		y.Spread = spread(column(y.Rounds, func(s sample) float64 { return s.IOPS }))
 	}
-	if len(w.Systems) == 2 {
-		w.Ratio = newRatio(w.Systems[0].Rounds, w.Systems[1].Rounds)
+	for i := range w.Systems {
+		if i != r.base && r.base < len(w.Systems) {
+			w.Ratios = append(w.Ratios, newRatio(&w.Systems[i], &w.Systems[r.base]))
+		}
 	}
 	r.Cases = append(r.Cases, w)
 }
@@ -132,13 +140,14 @@ func column(rounds []sample, f func(sample) float64) (list []float64) {
 	return list
 }
 
-func newRatio(a, b []sample) *ratio {
+func newRatio(of, to *result) ratio {
 	var iops, perCPU []float64
-	for i := range a {
-		iops = append(iops, a[i].IOPS/b[i].IOPS)
-		perCPU = append(perCPU, b[i].cost()/a[i].cost())
+	for i, a := range of.Rounds {
+		b := to.Rounds[i]
+		iops = append(iops, a.IOPS/b.IOPS)
+		perCPU = append(perCPU, b.cost()/a.cost())
 	}
-	return &ratio{median(iops), median(perCPU)}
+	return ratio{of.Name, to.Name, median(iops), median(perCPU)}
 }
 
 // print writes the report.
@@ -166,8 +175,8 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 			m := y.Median
 			fmt.Fprintf(w, line, "  "+y.Name, m.IOPS, 100*y.Spread, m.MiBs, m.P50, m.P99, m.Near.Total, m.Far.Total, y.Cost)
 		}
-		if c.Ratio != nil {
-			fmt.Fprintf(w, "%-14s%8.2f×%48s%7.2f×\n", "  "+r.names[0]+" / "+r.names[1], c.Ratio.IOPS, "per CPU", c.Ratio.PerCPU)
+		for _, q := range c.Ratios {
+			fmt.Fprintf(w, "%-17s%5.2f×%48s%7.2f×\n", "  "+q.Of+" / "+q.To, q.IOPS, "per CPU", q.PerCPU)
 		}
 	}
 	return nil

@@ -34,8 +34,8 @@ type site struct {
 // path is a file of the system's in the directory dir.
 func (s *site) path(dir, ending string) string { return filepath.Join(dir, s.name+ending) }
 
-// newDST starts two daemons of the directory bin, an export and a remote.
-func (s *site) newDST(ctx context.Context, bin string) (*system, error) {
+// newDST starts two daemons of the directory bin, an export and a remote, over a channel if one is given.
+func (s *site) newDST(ctx context.Context, bin string, c *channel) (*system, error) {
 	y := &system{name: s.name, socket: s.path(s.dir, ".sock"), file: s.path(s.data, ".img")}
 	dstd, dstctl := filepath.Join(bin, "dstd"), filepath.Join(bin, "dstctl")
 	version, err := call(ctx, dstd, "-V")
@@ -59,12 +59,20 @@ func (s *site) newDST(ctx context.Context, bin string) (*system, error) {
 		return nil, err
 	}
 	addr := "tcp:" + farAddr + ":9876"
-	for _, step := range [][]string{
+	steps := [][]string{
 		s.far.in(dstctl, "export", "add", volume, "device", y.file, "listen", addr),
 		s.far.in(dstctl, "security", "add", volume, "any", "rw"),
-		s.far.in(dstctl, "start", volume),
-		s.near.in(dstctl, "remote", "add", volume, "peer", addr, "attach", "socket", y.socket, "start"),
-	} {
+		s.near.in(dstctl, "remote", "add", volume, "peer", addr, "attach", "socket", y.socket),
+	}
+	if c != nil {
+		key := s.path(s.dir, ".key")
+		if c.keyed {
+			steps = append(steps, []string{dstctl, "key", "gen", key})
+		}
+		words := append([]string{dstctl}, c.words(key)...)
+		steps = append(steps, s.far.in(words...), s.near.in(words...))
+	}
+	for _, step := range append(steps, s.far.in(dstctl, "start", volume), s.near.in(dstctl, "start", volume)) {
 		if _, err := call(ctx, step...); err != nil {
 			return nil, errors.Join(err, y.near.fault(), y.far.fault())
 		}
