@@ -3,6 +3,7 @@ package abi
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -186,20 +187,20 @@ func secret(attr uint16, p *[]byte) field {
 		}}
 }
 
-// id is 16 bytes that are left out when they are zero.
-func id[T ~[16]byte](attr uint16, p *T) field {
+// exact is a binary value of fixed length that is left out when it is zero.
+func exact(attr uint16, p []byte) field {
 	return field{attr,
 		func(ae *netlink.AttributeEncoder) {
-			if b := [16]byte(*p); b != ([16]byte{}) {
-				ae.Bytes(attr, b[:])
+			if slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) {
+				ae.Bytes(attr, p)
 			}
 		},
 		func(ad *netlink.AttributeDecoder) {
 			ad.Do(func(b []byte) error {
-				if len(b) != 16 {
-					return fmt.Errorf("attribute %d has %d bytes instead of 16", ad.Type(), len(b))
+				if len(b) != len(p) {
+					return fmt.Errorf("attribute %d has %d bytes instead of %d", ad.Type(), len(b), len(p))
 				}
-				*p = T(b)
+				copy(p, b)
 				return nil
 			})
 		}}

@@ -13,7 +13,7 @@ import (
 const (
 	FamilyName    = "dst"
 	FamilyVersion = 1
-	FamilyMaxAttr = 45
+	FamilyMaxAttr = 47
 )
 
 // Operations.
@@ -161,15 +161,16 @@ func ParseWait(s string) (Wait, error) {
 type NodeFlag uint32
 
 const (
-	NodeFlagReadOnly     NodeFlag = 1   // Export: no client may write. Remote: asks for read access only.
-	NodeFlagShared       NodeFlag = 2   // Export: several read-write clients; each write is durable before its answer.
-	NodeFlagWritethrough NodeFlag = 4   // Export: each write is durable before its answer.
-	NodeFlagStarted      NodeFlag = 8   // The node was started (a request to start it, in add-remote and add-export).
-	NodeFlagDirect       NodeFlag = 16  // Export: O_DIRECT (the default for block devices).
-	NodeFlagBuffered     NodeFlag = 32  // Export: through the page cache (the default for files).
-	NodeFlagNoPartscan   NodeFlag = 64  // Remote with a kernel device: no partitions are made of it (the default is to look for them).
-	NodeFlagSole         NodeFlag = 128 // Remote: whatever single export the peer has at that address (the connector door cannot name one).
-	NodeFlagSteal        NodeFlag = 256 // In start of a remote: take the read-write place at the export from a client that lives.
+	NodeFlagReadOnly      NodeFlag = 1   // Export: no client may write. Remote: asks for read access only.
+	NodeFlagShared        NodeFlag = 2   // Export: several read-write clients; each write is durable before its answer.
+	NodeFlagWritethrough  NodeFlag = 4   // Export: each write is durable before its answer.
+	NodeFlagStarted       NodeFlag = 8   // The node was started (a request to start it, in add-remote and add-export).
+	NodeFlagDirect        NodeFlag = 16  // Export: O_DIRECT (the default for block devices).
+	NodeFlagBuffered      NodeFlag = 32  // Export: through the page cache (the default for files).
+	NodeFlagNoPartscan    NodeFlag = 64  // Remote with a kernel device: no partitions are made of it (the default is to look for them).
+	NodeFlagSole          NodeFlag = 128 // Remote: whatever single export the peer has at that address (the connector door cannot name one).
+	NodeFlagSteal         NodeFlag = 256 // In start of a remote: take the read-write place at the export from a client that lives.
+	NodeFlagRequireCrypto NodeFlag = 512 // Export: serves nobody until it has a key.
 )
 
 var nodeFlagWords = vocabulary{"node flag", []word{
@@ -182,6 +183,7 @@ var nodeFlagWords = vocabulary{"node flag", []word{
 	{uint32(NodeFlagNoPartscan), "no-partscan"},
 	{uint32(NodeFlagSole), "sole"},
 	{uint32(NodeFlagSteal), "steal"},
+	{uint32(NodeFlagRequireCrypto), "require-crypto"},
 }}
 
 // String is the words of x with commas between, or "none".
@@ -261,6 +263,50 @@ func (x RuleKind) String() string { return ruleKindWords.word(uint32(x)) }
 func ParseRuleKind(s string) (RuleKind, error) {
 	v, err := ruleKindWords.parse(s)
 	return RuleKind(v), err
+}
+
+// CryptoOp: What a crypto request does; set if not given.
+type CryptoOp uint32
+
+const (
+	CryptoOpSet CryptoOp = 1 // Replace digest and keys by those given.
+	CryptoOpAdd CryptoOp = 2 // Export: accept one more key.
+	CryptoOpDel CryptoOp = 3 // Export: accept a key no more; its sessions are cut.
+)
+
+var cryptoOpWords = vocabulary{"crypto op", []word{
+	{uint32(CryptoOpSet), "set"},
+	{uint32(CryptoOpAdd), "add"},
+	{uint32(CryptoOpDel), "del"},
+}}
+
+// String is the word of x, or its number in parentheses if it has none.
+func (x CryptoOp) String() string { return cryptoOpWords.word(uint32(x)) }
+
+// ParseCryptoOp is the reverse of String. Errors: EINVAL, with the words that there are.
+func ParseCryptoOp(s string) (CryptoOp, error) {
+	v, err := cryptoOpWords.parse(s)
+	return CryptoOp(v), err
+}
+
+// CryptoFlag: Choices of a crypto request.
+type CryptoFlag uint32
+
+const (
+	CryptoFlagAllowLegacy CryptoFlag = 1 // Accept hmac(sha1).
+)
+
+var cryptoFlagWords = vocabulary{"crypto flag", []word{
+	{uint32(CryptoFlagAllowLegacy), "allow-legacy"},
+}}
+
+// String is the words of x with commas between, or "none".
+func (x CryptoFlag) String() string { return cryptoFlagWords.flags(uint32(x)) }
+
+// ParseCryptoFlag is the reverse of String. Errors: EINVAL, with the words that there are.
+func ParseCryptoFlag(s string) (CryptoFlag, error) {
+	v, err := cryptoFlagWords.parseAll(s)
+	return CryptoFlag(v), err
 }
 
 // EventKind: What happened.
@@ -344,6 +390,8 @@ const (
 	AttrNodeUser           = 43 // Remote: who has the kernel's block device: a mount, a device on top of it, a process.
 	AttrNodeLogBytes       = 44 // Remote: payload in the replay log.
 	AttrNodeWait           = 45 // What the oldest unanswered request waits for.
+	AttrNodeKey            = 46 // A key that the node has.
+	AttrNodeCryptoThreads  = 47 // Most crypto workers of the node; 0 = as many as there are processors.
 )
 
 // Attributes of the set "address": A socket address of any family, as the original carried it.
@@ -360,6 +408,15 @@ const (
 	AttrRulePrefixLen  = 3 // Significant bits of the prefix.
 	AttrRuleID         = 4 // unix: uid, vsock: CID; all of them if not given.
 	AttrRulePermission = 5 // What is allowed.
+	AttrRuleKey        = 6 // Only clients with the key of this id; all if not given.
+)
+
+// Attributes of the set "key": A key of a node, as far as it may be shown.
+const (
+	AttrKeyID       = 1 // Its id.
+	AttrKeyCipher   = 2 // Cipher it is used with, by its kernel crypto name; none if not given.
+	AttrKeyHash     = 3 // Keyed digest it is used with; the cipher's own if not given.
+	AttrKeySessions = 4 // Clients that are served with it.
 )
 
 // Attributes of the set "session": One client of an export.
@@ -372,6 +429,7 @@ const (
 	AttrSessionInFlight   = 6 // Requests taken and not answered.
 	AttrSessionWorkers    = 7 // Workers at this moment.
 	AttrSessionDraining   = 8 // It is fenced, its started requests are waited for.
+	AttrSessionKey        = 9 // Id of the key that it proved to have.
 )
 
 // Attributes of the set "transition": One change of state.
@@ -399,18 +457,22 @@ const (
 	AttrCountersProtocolErrors = 14 // Connections broken for what the peer sent.
 	AttrCountersMemoryWaits    = 15 // Times a request waited for an element or for memory.
 	AttrCountersReplayed       = 16 // Acknowledged changes that were written again because the export had lost them.
+	AttrCountersAuthErrors     = 17 // Handshakes and records that failed authentication.
 )
 
 // Attributes of the set "crypto": Digest, cipher and keys of a node.
 const (
-	AttrCryptoName          = 1 // The node.
-	AttrCryptoCipher        = 2 // Cipher by its kernel crypto name.
-	AttrCryptoHash          = 3 // Digest by its kernel crypto name.
-	AttrCryptoCipherKeyFile = 4 // Path, opened by the daemon.
-	AttrCryptoHashKeyFile   = 5 // Path, opened by the daemon.
-	AttrCryptoCipherKey     = 6 // Key bytes.
-	AttrCryptoHashKey       = 7 // Key bytes.
-	AttrCryptoThreads       = 8 // Most crypto workers.
+	AttrCryptoName          = 1  // The node.
+	AttrCryptoCipher        = 2  // Cipher by its kernel crypto name.
+	AttrCryptoHash          = 3  // Digest by its kernel crypto name.
+	AttrCryptoCipherKeyFile = 4  // Path, opened by the daemon.
+	AttrCryptoHashKeyFile   = 5  // Path, opened by the daemon.
+	AttrCryptoCipherKey     = 6  // Key bytes.
+	AttrCryptoHashKey       = 7  // Key bytes.
+	AttrCryptoThreads       = 8  // Most crypto workers; 0 = as many as there are processors.
+	AttrCryptoOp            = 9  // What to do.
+	AttrCryptoFlags         = 10 // Choices of the request.
+	AttrCryptoKeyID         = 11 // del: which key.
 )
 
 // Attributes of the set "sys": The daemon itself.
@@ -516,6 +578,8 @@ var attrNames = map[string]map[uint16]string{
 		AttrNodeUser:           "user",
 		AttrNodeLogBytes:       "log-bytes",
 		AttrNodeWait:           "wait",
+		AttrNodeKey:            "key",
+		AttrNodeCryptoThreads:  "crypto-threads",
 	},
 	"address": {
 		AttrAddressType:     "type",
@@ -528,6 +592,13 @@ var attrNames = map[string]map[uint16]string{
 		AttrRulePrefixLen:  "prefix-len",
 		AttrRuleID:         "id",
 		AttrRulePermission: "permission",
+		AttrRuleKey:        "key",
+	},
+	"key": {
+		AttrKeyID:       "id",
+		AttrKeyCipher:   "cipher",
+		AttrKeyHash:     "hash",
+		AttrKeySessions: "sessions",
 	},
 	"session": {
 		AttrSessionPeer:       "peer",
@@ -538,6 +609,7 @@ var attrNames = map[string]map[uint16]string{
 		AttrSessionInFlight:   "in-flight",
 		AttrSessionWorkers:    "workers",
 		AttrSessionDraining:   "draining",
+		AttrSessionKey:        "key",
 	},
 	"transition": {
 		AttrTransitionState:  "state",
@@ -561,6 +633,7 @@ var attrNames = map[string]map[uint16]string{
 		AttrCountersProtocolErrors: "protocol-errors",
 		AttrCountersMemoryWaits:    "memory-waits",
 		AttrCountersReplayed:       "replayed",
+		AttrCountersAuthErrors:     "auth-errors",
 	},
 	"crypto": {
 		AttrCryptoName:          "name",
@@ -571,6 +644,9 @@ var attrNames = map[string]map[uint16]string{
 		AttrCryptoCipherKey:     "cipher-key",
 		AttrCryptoHashKey:       "hash-key",
 		AttrCryptoThreads:       "threads",
+		AttrCryptoOp:            "op",
+		AttrCryptoFlags:         "flags",
+		AttrCryptoKeyID:         "key-id",
 	},
 	"sys": {
 		AttrSysVersion:     "version",

@@ -100,11 +100,14 @@ func genlSamples() map[string]genlSample {
 	name := &Node{Name: "vol0"}
 	rule := Rule{Kind: RuleKindInet, Prefix: netip.MustParsePrefix("10.0.0.0/8"), Perm: PermRW}
 	rules := &NodeRules{"vol0", []Rule{rule}}
+	keyed := rule
+	keyed.Key = KeyID{1, 2, 3, 4, 5, 6, 7, 8}
 	remote := Node{Name: "vol0", Addrs: []Addr{peer, UnixAddr("/run/peer")}, Export: "disk", Size: 1 << 30, Attach: AttachSocket, Socket: "/run/dst/vol0.sock",
 		Flags: NodeFlagReadOnly | NodeFlagStarted, Hash: "crc32c", Knobs: Knobs{MaxPages: new(uint32(256)), Depth: new(uint32(128)), Arena: new(uint64(64 << 20)),
 			Keepalive: new(uint32(1000)), RequestTimeout: new(uint32(0)), FailAfter: new(uint32(0)), LogAge: new(uint32(5000))}}
 	export := Node{Name: "vol0", Device: "/srv/vol0.img", Addrs: []Addr{listen}, Size: 1 << 30, Flags: NodeFlagWritethrough, Hash: "crc32c",
 		Knobs: Knobs{Workers: new(uint32(16))}}
+	guarded := stateOfKeyed(listen, peer, keyed)
 	stateOf := remote
 	stateOf.Kind, stateOf.Default = KindRemote, []uint16{AttrNodeDepth, AttrNodeHash}
 	stateOf.Status = &Status{State: StateEstablished, StateAge: 5000, Reason: "connected", Epoch: 3, ClientID: id16(0x10), Verifier: Verifier(id16(0x30)),
@@ -120,10 +123,14 @@ func genlSamples() map[string]genlSample {
 		"add-remote":       {CmdAddRemote, false, do, &remote, "ADD_REMOTE"},
 		"add-export":       {CmdAddExport, false, do, &export, "ADD_EXPORT"},
 		"crypto":           {CmdCrypto, false, do, &Crypto{Name: "vol0", Cipher: "gcm(aes)", CipherKeyFile: "/etc/dst/vol0.key", Hash: "crc32c", HashKeyFile: "/etc/dst/hash.key", CipherKey: []byte{1, 2, 3}, HashKey: []byte{4}, Threads: new(uint32(2))}, "CRYPTO"},
+		"crypto-add":       {CmdCrypto, false, do, &Crypto{Name: "vol0", Op: CryptoOpAdd, Flags: CryptoFlagAllowLegacy, Cipher: "cbc(aes)", CipherKeyFile: "/etc/dst/1.key", Hash: "hmac(sha1)", HashKeyFile: "/etc/dst/2.key"}, "CRYPTO: one more key"},
+		"crypto-del":       {CmdCrypto, false, do, &Crypto{Name: "vol0", Op: CryptoOpDel, KeyID: keyed.Key}, "CRYPTO: a key less"},
+		"security-key":     {CmdSecurity, false, do, &NodeRules{"vol0", []Rule{keyed}}, "SECURITY: 10.0.0.0/8 may read and write with that key"},
 		"security":         {CmdSecurity, false, do, rules, "SECURITY: 10.0.0.0/8 may read and write"},
 		"start":            {CmdStart, false, do, name, "START"},
 		"get":              {CmdGet, false, unix.NLM_F_REQUEST, name, "GET of one node"},
 		"get-reply":        {CmdGet, true, 0, &stateOf, "its answer"},
+		"get-reply-keys":   {CmdGet, true, 0, guarded, "an export that has a key"},
 		"get-dump":         {CmdGet, false, dump, &Node{}, "GET of all nodes"},
 		"set":              {CmdSet, false, do, &Node{Name: "vol0", Flags: 0, Mask: NodeFlagReadOnly, Knobs: Knobs{Keepalive: new(uint32(500)), FailAfter: new(uint32(0))}}, "SET: not read-only any more, keepalive 500 ms"},
 		"security-del":     {CmdSecurityDel, false, do, rules, "SECURITY_DEL"},
@@ -138,6 +145,14 @@ func genlSamples() map[string]genlSample {
 		"unsubscribe": {CmdUnsubscribe, false, do, &Event{}, "UNSUBSCRIBE"},
 		"event":       {CmdEvent, true, 0, &Event{7, 2, EventKindState, 1 << 40, "vol0", StateBroken, "no route to host", peer}, "EVENT, two were lost before it"},
 	}
+}
+
+// stateOfKeyed is an export with a key, a client that proved it and a rule for it.
+func stateOfKeyed(listen, peer Addr, rule Rule) *Node {
+	return &Node{Name: "vol0", Kind: KindExport, Device: "/srv/vol0.img", Addrs: []Addr{listen}, Flags: NodeFlagStarted | NodeFlagRequireCrypto,
+		Knobs: Knobs{CryptoThreads: new(uint32(2))},
+		Status: &Status{State: StateServing, Sessions: []Session{{Peer: peer, ClientID: id16(0x10), Epoch: 1, Perm: PermRW, Key: rule.Key}}, Rules: []Rule{rule},
+			Keys: []Key{{ID: rule.Key, Cipher: "gcm(aes)", Sessions: 1}, {ID: KeyID{9}, Cipher: "cbc(aes)", Hash: "hmac(sha256)"}}}}
 }
 
 // TestGoldenGenl holds a message of every operation of dst.yaml.
@@ -179,12 +194,12 @@ func TestGoldenGenl(t *testing.T) {
 // TestNodeAttrsNamed: the numbers that Default lists are those of the spec.
 func TestNodeAttrsNamed(t *testing.T) {
 	set := readSpec(t).Sets[0]
-	for n, want := range map[int]string{AttrNodeName: "name", AttrNodeDepth: "depth", AttrNodeWorkers: "workers", AttrNodeDelFlags: "del-flags", AttrNodeUser: "user", AttrNodeLogBytes: "log-bytes", AttrNodeWait: "wait"} {
+	for n, want := range map[int]string{AttrNodeName: "name", AttrNodeDepth: "depth", AttrNodeWorkers: "workers", AttrNodeDelFlags: "del-flags", AttrNodeUser: "user", AttrNodeLogBytes: "log-bytes", AttrNodeWait: "wait", AttrNodeKey: "key", AttrNodeCryptoThreads: "crypto-threads"} {
 		if got := set.Attrs[n-1].Name; got != want {
 			t.Errorf("%s: attribute %d is %s, want %s", set.Name, n, got, want)
 		}
 	}
-	if len(set.Attrs) != AttrNodeWait {
-		t.Errorf("%d attributes of a node, the last one is %d", len(set.Attrs), AttrNodeWait)
+	if len(set.Attrs) != AttrNodeCryptoThreads {
+		t.Errorf("%d attributes of a node, the last one is %d", len(set.Attrs), AttrNodeCryptoThreads)
 	}
 }

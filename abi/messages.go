@@ -78,6 +78,7 @@ func (c *Counters) fields() fields {
 		num64(AttrCountersProtocolErrors, &c.ProtocolErrors),
 		num64(AttrCountersMemoryWaits, &c.MemoryWaits),
 		num64(AttrCountersReplayed, &c.Replayed),
+		num64(AttrCountersAuthErrors, &c.AuthErrors),
 	}
 }
 
@@ -106,6 +107,9 @@ func (c *Crypto) fields() fields {
 		secret(AttrCryptoCipherKey, &c.CipherKey),
 		secret(AttrCryptoHashKey, &c.HashKey),
 		opt32(AttrCryptoThreads, &c.Threads),
+		num32(AttrCryptoOp, &c.Op),
+		num32(AttrCryptoFlags, &c.Flags),
+		exact(AttrCryptoKeyID, c.KeyID[:]),
 	}
 }
 

@@ -39,6 +39,7 @@ type Knobs struct {
 	FailAfter      *uint32 // 0 = never
 	LogAge         *uint32
 	Workers        *uint32
+	CryptoThreads  *uint32 // 0 = one for each processor; CRYPTO sets it
 }
 
 // Status is what GET tells of a node besides its configuration.
@@ -64,6 +65,7 @@ type Status struct {
 	Users       []string // remote: who has that device
 	Sessions    []Session
 	Rules       []Rule
+	Keys        []Key
 	Warnings    []string
 	Transitions []Transition
 }
@@ -78,6 +80,7 @@ type Session struct {
 	InFlight uint32
 	Workers  uint32
 	Draining bool
+	Key      KeyID // that it proved to have; zero: none was asked for
 }
 
 // Transition is one change of a node's state.
@@ -93,6 +96,14 @@ type Rule struct {
 	Prefix netip.Prefix // RuleKindInet, RuleKindInet6
 	ID     *uint32      // RuleKindUnix: uid, RuleKindVsock: CID; nil = all of them
 	Perm   Perm
+	Key    KeyID // only clients that have it; zero = with and without any
+}
+
+// Key is what may be shown of a key.
+type Key struct {
+	ID           KeyID
+	Cipher, Hash string // Cipher "" = none, Hash "" = the cipher's own
+	Sessions     uint32 // export: clients that are served with it
 }
 
 // Counters are what a node counted since it was added.
@@ -101,7 +112,7 @@ type Counters struct {
 	ReadBytes, WrittenBytes                   uint64
 	Errors, Connects, Breaks, Resent, Refused uint64
 	DigestErrors, ProtocolErrors, MemoryWaits uint64
-	Replayed                                  uint64
+	Replayed, AuthErrors                      uint64
 }
 
 // Crypto is the CRYPTO request.
@@ -111,6 +122,9 @@ type Crypto struct {
 	CipherKeyFile, HashKeyFile string
 	CipherKey, HashKey         []byte
 	Threads                    *uint32
+	Op                         CryptoOp // 0 = CryptoOpSet
+	Flags                      CryptoFlag
+	KeyID                      KeyID // CryptoOpDel
 }
 
 // Sys is what SYS tells of the daemon.

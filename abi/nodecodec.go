@@ -45,6 +45,7 @@ func (n *Node) fields() fields {
 		opt32(AttrNodeLogAge, &k.LogAge),
 		text(AttrNodeHash, &n.Hash),
 		opt32(AttrNodeWorkers, &k.Workers),
+		opt32(AttrNodeCryptoThreads, &k.CryptoThreads),
 		numbers(AttrNodeDefault, &n.Default),
 	}
 }
@@ -55,9 +56,9 @@ func (s *Status) fields() fields {
 		num64(AttrNodeStateAge, &s.StateAge),
 		text(AttrNodeReason, &s.Reason),
 		num64(AttrNodeEpoch, &s.Epoch),
-		id(AttrNodeClientID, &s.ClientID),
-		id(AttrNodeVerifier, &s.Verifier),
-		id(AttrNodeStoreID, &s.StoreID),
+		exact(AttrNodeClientID, s.ClientID[:]),
+		exact(AttrNodeVerifier, s.Verifier[:]),
+		exact(AttrNodeStoreID, s.StoreID[:]),
 		num32(AttrNodePermission, &s.Perm),
 		num32(AttrNodeBlockMin, &s.BlockMin),
 		num32(AttrNodeMaxSize, &s.MaxSize),
@@ -72,6 +73,7 @@ func (s *Status) fields() fields {
 		texts(AttrNodeUser, &s.Users),
 		list(AttrNodeSession, &s.Sessions),
 		list(AttrNodeRule, &s.Rules),
+		list(AttrNodeKey, &s.Keys),
 		texts(AttrNodeWarning, &s.Warnings),
 		list(AttrNodeTransition, &s.Transitions),
 	}
@@ -109,13 +111,23 @@ func (a *Addr) fields() fields {
 func (s *Session) fields() fields {
 	return fields{
 		one(AttrSessionPeer, &s.Peer),
-		id(AttrSessionClientID, &s.ClientID),
+		exact(AttrSessionClientID, s.ClientID[:]),
 		num64(AttrSessionEpoch, &s.Epoch),
 		num32(AttrSessionPermission, &s.Perm),
 		num64(AttrSessionAge, &s.Age),
 		num32(AttrSessionInFlight, &s.InFlight),
 		num32(AttrSessionWorkers, &s.Workers),
 		boolean(AttrSessionDraining, &s.Draining),
+		exact(AttrSessionKey, s.Key[:]),
+	}
+}
+
+func (k *Key) fields() fields {
+	return fields{
+		exact(AttrKeyID, k.ID[:]),
+		text(AttrKeyCipher, &k.Cipher),
+		text(AttrKeyHash, &k.Hash),
+		num32(AttrKeySessions, &k.Sessions),
 	}
 }
 
@@ -160,5 +172,6 @@ func (r *Rule) fields() fields {
 			}},
 		opt32(AttrRuleID, &r.ID),
 		num32(AttrRulePermission, &r.Perm),
+		exact(AttrRuleKey, r.Key[:]),
 	}
 }

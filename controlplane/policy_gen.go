@@ -83,6 +83,9 @@ var operations = map[uint8]operation{
 			abi.AttrCryptoCipherKey,
 			abi.AttrCryptoHashKey,
 			abi.AttrCryptoThreads,
+			abi.AttrCryptoOp,
+			abi.AttrCryptoFlags,
+			abi.AttrCryptoKeyID,
 		),
 	},
 	abi.CmdSecurity: {
@@ -174,8 +177,8 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeExport:         {Name: "export", Kind: genl.String, Max: 31},
 	abi.AttrNodeAttach:         {Name: "attach", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "none"}, {Number: 2, Word: "nbd"}, {Number: 3, Word: "socket"}}},
 	abi.AttrNodeSocket:         {Name: "socket", Kind: genl.String, Min: 2, Max: 107},
-	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0x1ff},
-	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0x1ff},
+	abi.AttrNodeFlags:          {Name: "flags", Kind: genl.U32, Mask: 0x3ff},
+	abi.AttrNodeFlagsMask:      {Name: "flags-mask", Kind: genl.U32, Mask: 0x3ff},
 	abi.AttrNodeMaxPages:       {Name: "max-pages", Kind: genl.U32, Min: 1, Max: 8192},
 	abi.AttrNodeDepth:          {Name: "depth", Kind: genl.U32, Min: 1, Max: 4096},
 	abi.AttrNodeArena:          {Name: "arena", Kind: genl.U64},
@@ -211,6 +214,8 @@ var setNode = &genl.Policy{Name: "node", Attrs: map[uint16]genl.Rule{
 	abi.AttrNodeUser:           {Name: "user", Kind: genl.String, Multi: true},
 	abi.AttrNodeLogBytes:       {Name: "log-bytes", Kind: genl.U64},
 	abi.AttrNodeWait:           {Name: "wait", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "nothing"}, {Number: 2, Word: "link"}, {Number: 3, Word: "fence"}, {Number: 4, Word: "replay"}, {Number: 5, Word: "order"}, {Number: 6, Word: "log"}, {Number: 7, Word: "kernel"}, {Number: 8, Word: "window"}, {Number: 9, Word: "wire"}, {Number: 10, Word: "disk"}}},
+	abi.AttrNodeKey:            {Name: "key", Kind: genl.Nest, Multi: true, Nest: setKey},
+	abi.AttrNodeCryptoThreads:  {Name: "crypto-threads", Kind: genl.U32, Max: 1024},
 }}
 
 // setAddress: A socket address of any family, as the original carried it.
@@ -227,6 +232,15 @@ var setRule = &genl.Policy{Name: "rule", Attrs: map[uint16]genl.Rule{
 	abi.AttrRulePrefixLen:  {Name: "prefix-len", Kind: genl.U32, Max: 128},
 	abi.AttrRuleID:         {Name: "id", Kind: genl.U32},
 	abi.AttrRulePermission: {Name: "permission", Kind: genl.U32, Mask: 0x3},
+	abi.AttrRuleKey:        {Name: "key", Kind: genl.Binary, Min: 8, Max: 8},
+}}
+
+// setKey: A key of a node, as far as it may be shown.
+var setKey = &genl.Policy{Name: "key", Attrs: map[uint16]genl.Rule{
+	abi.AttrKeyID:       {Name: "id", Kind: genl.Binary, Min: 8, Max: 8},
+	abi.AttrKeyCipher:   {Name: "cipher", Kind: genl.String},
+	abi.AttrKeyHash:     {Name: "hash", Kind: genl.String},
+	abi.AttrKeySessions: {Name: "sessions", Kind: genl.U32},
 }}
 
 // setSession: One client of an export.
@@ -239,6 +253,7 @@ var setSession = &genl.Policy{Name: "session", Attrs: map[uint16]genl.Rule{
 	abi.AttrSessionInFlight:   {Name: "in-flight", Kind: genl.U32},
 	abi.AttrSessionWorkers:    {Name: "workers", Kind: genl.U32},
 	abi.AttrSessionDraining:   {Name: "draining", Kind: genl.Flag},
+	abi.AttrSessionKey:        {Name: "key", Kind: genl.Binary, Min: 8, Max: 8},
 }}
 
 // setTransition: One change of state.
@@ -266,6 +281,7 @@ var setCounters = &genl.Policy{Name: "counters", Attrs: map[uint16]genl.Rule{
 	abi.AttrCountersProtocolErrors: {Name: "protocol-errors", Kind: genl.U64},
 	abi.AttrCountersMemoryWaits:    {Name: "memory-waits", Kind: genl.U64},
 	abi.AttrCountersReplayed:       {Name: "replayed", Kind: genl.U64},
+	abi.AttrCountersAuthErrors:     {Name: "auth-errors", Kind: genl.U64},
 }}
 
 // setCrypto: Digest, cipher and keys of a node.
@@ -278,6 +294,9 @@ var setCrypto = &genl.Policy{Name: "crypto", Attrs: map[uint16]genl.Rule{
 	abi.AttrCryptoCipherKey:     {Name: "cipher-key", Kind: genl.Binary, Min: 1, Max: 1024},
 	abi.AttrCryptoHashKey:       {Name: "hash-key", Kind: genl.Binary, Min: 1, Max: 1024},
 	abi.AttrCryptoThreads:       {Name: "threads", Kind: genl.U32, Max: 1024},
+	abi.AttrCryptoOp:            {Name: "op", Kind: genl.U32, Enum: []genl.Value{{Number: 1, Word: "set"}, {Number: 2, Word: "add"}, {Number: 3, Word: "del"}}},
+	abi.AttrCryptoFlags:         {Name: "flags", Kind: genl.U32, Mask: 0x1},
+	abi.AttrCryptoKeyID:         {Name: "key-id", Kind: genl.Binary, Min: 8, Max: 8},
 }}
 
 // setSys: The daemon itself.
