@@ -105,6 +105,9 @@ func expectedArg(o *object, v *verb, before []string) wanted {
 	for i := 0; ; {
 		var a *arg
 		switch {
+		case len(places) > 0 && i < len(before) && places[0].passed(v, before[i]):
+			places = places[1:]
+			continue
 		case len(places) > 0:
 			a, places = places[0], places[1:]
 		case i == len(before):

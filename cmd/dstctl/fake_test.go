@@ -44,13 +44,15 @@ func golden(t *testing.T, name, got string) {
 
 // fakeDaemon is a daemon in memory: it keeps what it is told, and every call.
 type fakeDaemon struct {
-	calls  []string
-	nodes  map[string]*abi.Node
-	order  []string
-	crypto *abi.Crypto
-	fail   map[string]error // by call, or by call and name
-	events chan abi.Event   // closed: the daemon went away
-	get    func(n *abi.Node)
+	calls   []string
+	nodes   map[string]*abi.Node
+	order   []string
+	crypto  *abi.Crypto
+	made    []string         // files of keys
+	deleted abi.Rule         // the last one
+	fail    map[string]error // by call, or by call and name
+	events  chan abi.Event   // closed: the daemon went away
+	get     func(n *abi.Node)
 }
 
 func newFake() *fakeDaemon {
@@ -141,6 +143,7 @@ func (d *fakeDaemon) AddRule(_ context.Context, name string, r abi.Rule) error {
 }
 
 func (d *fakeDaemon) DelRule(_ context.Context, name string, r abi.Rule) error {
+	d.deleted = r
 	_, err := d.find("security-del", name)
 	return err
 }
@@ -312,6 +315,7 @@ func (silent) Start(ctx context.Context, _ string) error {
 
 func runAs(t *testing.T, d api, words []string, terminal bool, stdin string) result {
 	t.Helper()
+	fake, _ := d.(*fakeDaemon)
 	var out, wrong bytes.Buffer
 	code := run(t.Context(), world{
 		stdin: strings.NewReader(stdin), stdout: &out, stderr: &wrong, terminal: terminal, names: fakeNames,
@@ -329,6 +333,15 @@ func runAs(t *testing.T, d api, words []string, terminal bool, stdin string) res
 			return io.NopCloser(strings.NewReader(stdin)), nil
 		},
 		now: func() time.Time { return time.UnixMilli(1_795_342_625_123).UTC() },
+		makeKey: func(path string) error {
+			if fake != nil {
+				fake.made = append(fake.made, path)
+			}
+			if path == "/there" {
+				return fmt.Errorf("key file %s exists: choose another name: %w", path, unix.EEXIST)
+			}
+			return nil
+		},
 	}, words)
 	return result{code, out.String(), wrong.String()}
 }

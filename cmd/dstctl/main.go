@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dst/dataplane/crypt"
 )
 
 //go:generate sh -c "go run . __man > ../../tools/man/dstctl.8"
@@ -29,6 +31,7 @@ type world struct {
 	enter    func(netns string, args []string) error // go on in another network namespace
 	open     func(path string) (io.ReadCloser, error)
 	now      func() time.Time
+	makeKey  func(path string) error
 }
 
 func main() {
@@ -40,6 +43,7 @@ func main() {
 		enter:    enterNetns,
 		open:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		now:      time.Now,
+		makeKey:  crypt.MakeKeyFile,
 	}, os.Args[1:]))
 }
 

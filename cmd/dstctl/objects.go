@@ -12,7 +12,7 @@ var objects []*object
 
 func init() {
 	objects = []*object{
-		exportObject(), remoteObject(), securityObject(), cryptoObject(),
+		exportObject(), remoteObject(), securityObject(), cryptoObject(), keyObject(),
 		startObject(), delObject(), showObject(), nodeObject(), statsObject(), sysObject(), monitorObject(), helpObject(),
 	}
 }
@@ -69,6 +69,7 @@ func exportObject() *object {
 				like(argRO, "no client may write"),
 				{word: "direct", group: "cache", attr: abi.AttrNodeFlags, doc: "past the page cache (the default for block devices)", put: putFlag(abi.NodeFlagDirect)},
 				{word: "buffered", group: "cache", attr: abi.AttrNodeFlags, doc: "through the page cache (the default for files)", put: putFlag(abi.NodeFlagBuffered)},
+				{word: "require-crypto", attr: abi.AttrNodeFlags, doc: "serve nobody until it has a key, and never in clear", put: putFlag(abi.NodeFlagRequireCrypto)},
 				argPages, argDepth, argArena, argKeep, argWorkers, argHash,
 				like(argStart, "start at once; refused while no rule allows anybody, as with every new export"),
 			},
@@ -132,14 +133,16 @@ func securityObject() *object {
 	old := *perm
 	old.need, old.doc = false, "its permission, as it was added"
 	who := &arg{kind: kindWho, need: true, attr: abi.AttrNodeRule, doc: "whom the rule names", put: putWho}
+	key := &arg{word: "key", kind: kindKeyID, attr: abi.AttrNodeRule, doc: "only with the key of this id", put: putKeyID(func(r *request) *abi.KeyID { return &r.rule.Key })}
 	return &object{name: "security", doc: "who may do what on an export", verbs: []*verb{
 		{name: "add", doc: "Allow or deny somebody something, or change what was allowed.", run: runAddRule,
 			more: "Without a rule nobody is allowed anything. The rule that names a client most closely decides. " +
-				"Rules count at once, for clients that are served already too.",
-			args:    []*arg{argName, who, perm},
-			example: []string{"security add vol0 10.0.0.0/8 rw", "security add vol0 unix:1000 ro"}},
+				"Rules count at once, for clients that are served already too. " +
+				"A rule with a key is for those of WHO that have proved it, and goes before the same rule without.",
+			args:    []*arg{argName, who, perm, key},
+			example: []string{"security add vol0 10.0.0.0/8 rw", "security add vol0 unix:1000 ro", "security add vol0 any rw key 5d0cbb2a1f6a9e34"}},
 		{name: "del", also: []string{"delete"}, doc: "Remove a rule.", run: runDelRule,
-			args:    []*arg{argName, who, &old},
+			args:    []*arg{argName, who, &old, like(key, "as it was added")},
 			example: []string{"security del vol0 10.0.0.0/8"}},
 		{name: "show", also: []string{"list", "lst"}, optional: true, doc: "Show the rules of an export, or of all.", run: runRules,
 			args: []*arg{argSome}},

@@ -6,25 +6,6 @@ import (
 	"dst/abi"
 )
 
-func cryptoObject() *object {
-	file := func(word, with string, attr uint16, doc string, at func(*request) *string) *arg {
-		return &arg{word: word, kind: kindFile, with: with, attr: attr, max: 4095, doc: doc, put: putPath(at)}
-	}
-	return &object{name: "crypto", doc: "digest, cipher and keys of a node", verbs: []*verb{
-		{name: "set", doc: "Set digest, cipher and keys.", run: runCrypto, some: true,
-			more: "Only the path of a key is sent; the daemon opens the file. Key bytes are never shown.",
-			args: []*arg{
-				{kind: kindName, need: true, attr: abi.AttrCryptoName, doc: "the node", put: putNew},
-				{word: "cipher", kind: kindAlg, with: "cipher-key", attr: abi.AttrCryptoCipher, doc: "the cipher (this version has none)", put: putText(func(r *request) *string { return &r.crypto.Cipher })},
-				file("cipher-key", "cipher", abi.AttrCryptoCipherKeyFile, "its key (this version has no cipher)", func(r *request) *string { return &r.crypto.CipherKeyFile }),
-				{word: "hash", kind: kindAlg, attr: abi.AttrCryptoHash, doc: "the digest", put: putText(func(r *request) *string { return &r.crypto.Hash })},
-				file("hash-key", "hash", abi.AttrCryptoHashKeyFile, "its key, for a digest that has one (crc32c has none)", func(r *request) *string { return &r.crypto.HashKeyFile }),
-				{word: "threads", kind: kindNumber, attr: abi.AttrCryptoThreads, max: 1024, doc: "most workers that encrypt (this version does not)", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })},
-			},
-			example: []string{"crypto set vol0 hash crc32c"}},
-	}}
-}
-
 func startObject() *object {
 	return &object{name: "start", doc: "start a node", verbs: []*verb{
 		{doc: "Start a node.", run: runStart,

@@ -23,6 +23,7 @@ type request struct {
 	rule   abi.Rule
 	crypto abi.Crypto
 	force  bool
+	file   string // key gen
 }
 
 // started tells whether the command starts the node that it adds.
@@ -121,7 +122,7 @@ func (p *parser) prefix(word, what string, all []string) (string, error) {
 func (p *parser) arguments() error {
 	v := p.req.verb
 	for _, a := range v.places() {
-		if p.pos == len(p.line.words) {
+		if p.pos == len(p.line.words) || a.passed(v, p.line.words[p.pos]) {
 			break
 		}
 		if err := p.value(a, p.pos); err != nil {
@@ -232,8 +233,9 @@ func (p *parser) complete() error {
 		if a.with == "" || !p.seen[a] {
 			continue
 		}
-		if !slices.ContainsFunc(p.req.verb.args, func(b *arg) bool { return b.word == a.with && p.seen[b] }) {
-			return p.mistake(len(p.line.words), "%q needs %q beside it", a.word, a.with)
+		with := strings.Split(a.with, "|")
+		if !slices.ContainsFunc(p.req.verb.args, func(b *arg) bool { return p.seen[b] && slices.Contains(with, b.word) }) {
+			return p.mistake(len(p.line.words), "%q needs %q beside it", a.word, with[0])
 		}
 	}
 	return nil

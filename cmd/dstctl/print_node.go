@@ -37,7 +37,7 @@ func (s *session) firstLine(v nodeView) string {
 // secondLine says what it is made of, in the words that made it.
 func secondLine(v nodeView) string {
 	if v.Clients != nil {
-		return fmt.Sprintf("device %s listen %s clients %d", v.Device, strings.Join(v.Listen, ","), *v.Clients)
+		return fmt.Sprintf("device %s listen %s clients %d", v.Device, strings.Join(v.Listen, ","), *v.Clients) + cryptoText(v)
 	}
 	text := "peer " + strings.Join(v.Peers, ",")
 	if v.Export != "" {
@@ -53,7 +53,14 @@ func secondLine(v nodeView) string {
 	if v.Link != "" {
 		text += " link " + v.Link
 	}
-	return text
+	return text + cryptoText(v)
+}
+
+func cryptoText(v nodeView) string {
+	if v.Crypto == "" {
+		return ""
+	}
+	return " crypto " + v.Crypto
 }
 
 // usersOf says who has the kernel's device.
@@ -114,10 +121,19 @@ func (s *session) details(d *detailsView) (lines []string) {
 		if c.Draining {
 			text += " draining"
 		}
+		if c.Key != "" {
+			text += " key " + c.Key
+		}
 		lines = append(lines, text+" client-id "+c.ClientID)
 	}
 	for _, r := range d.Rules {
-		lines = append(lines, "rule "+r.Who+" "+r.Allowed)
+		lines = append(lines, "rule "+ruleText(r))
+	}
+	for _, k := range d.Keys {
+		lines = append(lines, keyText(k))
+	}
+	if len(d.Keys) == 0 {
+		lines = append(lines, "no key: the data travels in clear")
 	}
 	for _, h := range d.History {
 		text := fmt.Sprintf("history: %s ago %s", textAge(h.Age), h.State)
@@ -127,6 +143,15 @@ func (s *session) details(d *detailsView) (lines []string) {
 		lines = append(lines, text)
 	}
 	return lines
+}
+
+// ruleText is a rule in the words that made it.
+func ruleText(r ruleView) string {
+	text := r.Who + " " + r.Allowed
+	if r.Key != "" {
+		text += " key " + r.Key
+	}
+	return text
 }
 
 // settingText is a knob in the words of the grammar.
@@ -154,5 +179,5 @@ func (s *session) counters(c countersView) []string {
 		columns("I/O:", "reads", n(c.Reads), "writes", n(c.Writes), "flushes", n(c.Flushes), "discards", n(c.Discards), "zeroes", n(c.Zeroes),
 			"errors", n(c.Errors), "read-bytes", n(c.ReadBytes), "written-bytes", n(c.WrittenBytes), "memory-waits", n(c.MemoryWaits)),
 		columns("Link:", "connects", n(c.Connects), "breaks", n(c.Breaks), "resent", n(c.Resent), "replayed", n(c.Replayed), "refused", n(c.Refused),
-			"digest-errors", n(c.DigestErrors), "protocol-errors", n(c.ProtocolErrors))...)
+			"digest-errors", n(c.DigestErrors), "protocol-errors", n(c.ProtocolErrors), "auth-errors", n(c.AuthErrors))...)
 }

@@ -129,17 +129,65 @@ func TestRulesAndCrypto(t *testing.T) {
 		}
 	}
 	d := exampleNodes()
-	for _, command := range []string{"security del vol0 any", "security delete vol0 any rw", "del disk0 force", "delete vol0",
-		"crypto set vol0 cipher aes cipher-key /k threads 0 hash sha hash-key /h"} {
+	for _, command := range []string{"security del vol0 any", "security delete vol0 any rw", "del disk0 force", "delete vol0"} {
 		if got := dstctl(t, d, command); got != (result{}) {
 			t.Errorf("%q: %+v", command, got)
 		}
 	}
-	if got := strings.Join(d.calls, ","); got != "security-del vol0,security-del vol0,del disk0,force,del vol0,crypto vol0" {
+	if got := strings.Join(d.calls, ","); got != "security-del vol0,security-del vol0,del disk0,force,del vol0" {
 		t.Error(got)
 	}
-	if want := (abi.Crypto{Name: "vol0", Cipher: "aes", CipherKeyFile: "/k", Hash: "sha", HashKeyFile: "/h", Threads: new(uint32(0))}); !reflect.DeepEqual(*d.crypto, want) {
-		t.Errorf("%+v", *d.crypto)
+}
+
+// TestCrypto: what the words of crypto become.
+func TestCrypto(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := abi.KeyID{0x5d, 0x0c, 0xbb, 0x2a, 0x1f, 0x6a, 0x9e, 0x34}
+	for command, want := range map[string]abi.Crypto{
+		"crypto set vol0 cipher aes cipher-key /k threads 0 hash sha hash-key /h": {Op: abi.CryptoOpSet, Cipher: "aes", CipherKeyFile: "/k", Hash: "sha", HashKeyFile: "/h", Threads: new(uint32(0))},
+		"crypto set vol0 key my.key":                          {Op: abi.CryptoOpSet, CipherKeyFile: filepath.Join(here, "my.key")},
+		"crypto set vol0 key /k cipher ctr(aes) allow-legacy": {Op: abi.CryptoOpSet, Cipher: "ctr(aes)", CipherKeyFile: "/k", Flags: abi.CryptoFlagAllowLegacy},
+		"crypto set vol0 hash crc32c":                         {Op: abi.CryptoOpSet, Hash: "crc32c"},
+		"crypto add vol0 hash hmac(sha256) hash-key /h":       {Op: abi.CryptoOpAdd, Hash: "hmac(sha256)", HashKeyFile: "/h"},
+		"crypto del vol0 key-id 5d0cbb2a1f6a9e34":             {Op: abi.CryptoOpDel, KeyID: id},
+		"crypto delete vol0 key-id 5D0CBB2A1F6A9E34":          {Op: abi.CryptoOpDel, KeyID: id},
+	} {
+		d := newFake()
+		want.Name = "vol0"
+		if got := dstctl(t, d, command); got != (result{}) || !reflect.DeepEqual(*d.crypto, want) {
+			t.Errorf("%q: %+v, %+v", command, got, *d.crypto)
+		}
+	}
+	d := exampleNodes()
+	d.nodes["vol0"].Status.Rules = nil
+	for _, command := range []string{"security add vol0 any rw key 5d0cbb2a1f6a9e34", "security del vol0 any key 5d0cbb2a1f6a9e34"} {
+		if got := dstctl(t, d, command); got != (result{}) {
+			t.Errorf("%q: %+v", command, got)
+		}
+	}
+	if rules := d.nodes["vol0"].Status.Rules; !reflect.DeepEqual(rules, []abi.Rule{{Kind: abi.RuleKindAny, Perm: abi.PermRW, Key: id}}) || d.deleted != (abi.Rule{Kind: abi.RuleKindAny, Key: id}) {
+		t.Errorf("%+v, %+v", rules, d.deleted)
+	}
+}
+
+// TestKeyGen: a key is made here, no daemon is asked.
+func TestKeyGen(t *testing.T) {
+	d := newFake()
+	if got := dstctl(t, d, "key gen /k"); got.code != 0 || !strings.Contains(got.out, "dstctl crypto set NAME key /k\n") {
+		t.Errorf("%+v", got)
+	}
+	if got := dstctl(t, d, "-j key gen /k"); got.code != 0 || got.out != `{"schema":1,"file":"/k"}`+"\n" {
+		t.Errorf("%+v", got)
+	}
+	got := dstctl(t, d, "key gen /there")
+	if want := "Error: key file /there exists: choose another name.\n  dstctl key gen /there\n                 ^~~~~~\n"; got != (result{exitRefused, "", want}) {
+		t.Errorf("%+v", got)
+	}
+	if len(d.calls) != 0 || !reflect.DeepEqual(d.made, []string{"/k", "/k", "/there"}) {
+		t.Errorf("%q, %q", d.calls, d.made)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -94,7 +95,7 @@ func (s *session) nodes(r *request) (nodes []*abi.Node, err error) {
 	}
 	fit := nodes[:0]
 	for _, n := range nodes {
-		if r.object.name == "show" || r.object.name == "node" || n.Kind.String() == r.object.name {
+		if slices.Contains([]string{"show", "node", "crypto"}, r.object.name) || n.Kind.String() == r.object.name {
 			fit = append(fit, n)
 		}
 	}
@@ -164,7 +165,7 @@ func runRules(s *session, r *request) error {
 		return s.emit(doc)
 	}
 	for _, rule := range doc.Rules {
-		s.printf("%s %s %s\n", clean(rule.Node), rule.Who, rule.Allowed)
+		s.printf("%s %s\n", clean(rule.Node), ruleText(rule))
 	}
 	return nil
 }

@@ -124,10 +124,6 @@ func runDel(s *session, r *request) error {
 	return s.askFor(delTime, func(ctx context.Context, d api) error { return d.Del(ctx, r.name, r.force) })
 }
 
-func runCrypto(s *session, r *request) error {
-	return s.ask(func(ctx context.Context, d api) error { return d.Crypto(ctx, &r.crypto) })
-}
-
 func runAddRule(s *session, r *request) error {
 	return s.ask(func(ctx context.Context, d api) error { return d.AddRule(ctx, r.name, r.rule) })
 }

@@ -52,6 +52,27 @@ func TestShow(t *testing.T) {
 	}
 }
 
+// TestShowKeys: ids and algorithms of keys, who is served with them, and which
+// rules are tied to them.
+func TestShowKeys(t *testing.T) {
+	d := exampleNodes()
+	id, other := abi.KeyID{0x5d, 0x0c, 0xbb, 0x2a, 0x1f, 0x6a, 0x9e, 0x34}, abi.KeyID{1, 2}
+	n := d.nodes["vol0"]
+	n.Hash, n.Flags, n.Knobs.CryptoThreads = "", n.Flags|abi.NodeFlagRequireCrypto, new(uint32(4))
+	n.Status.Keys = []abi.Key{{ID: id, Cipher: "gcm(aes)", Sessions: 1}, {ID: other, Cipher: "cbc(aes)", Hash: "hmac(sha256)"}}
+	n.Status.Sessions[0].Key, n.Status.Rules[0].Key = id, id
+	d.nodes["disk0"].Status.Keys = []abi.Key{{ID: id, Hash: "hmac(sha256)"}}
+	for name, command := range map[string]string{
+		"show-keys": "-d show", "show-keys-json": "-j -p -d show vol0", "crypto": "crypto", "crypto-json": "-j crypto show disk0", "security-keys": "security show vol0",
+	} {
+		got := dstctl(t, d, command)
+		if got.code != exitDone || got.err != "" {
+			t.Fatalf("exit %d, %s", got.code, got.err)
+		}
+		golden(t, name+".golden", got.out)
+	}
+}
+
 // TestShowKernelDevice: a remote says which device it is, and who has it.
 func TestShowKernelDevice(t *testing.T) {
 	d := exampleNodes()

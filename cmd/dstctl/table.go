@@ -37,7 +37,7 @@ type arg struct {
 	kind   *kind  // the value, nil if there is none or if choice says it
 	choice []*arg // the value is one of these words, which may take a value of their own
 	need   bool
-	with   string // the word that this one needs beside it
+	with   string // the word that this one needs beside it, one of several with | between
 	group  string // of the words with the same group only one may be given
 	attr   uint16 // the attribute that carries it, for pointing at the word that the daemon refused
 	min    uint64 // limits of a number; milliseconds of a TIME
@@ -79,6 +79,12 @@ func (a *arg) metavar() string {
 
 // label is a as help writes it: its word and its value.
 func (a *arg) label() string { return strings.TrimSpace(a.word + " " + a.metavar()) }
+
+// passed tells whether the place a of v is left out where word stands.
+func (a *arg) passed(v *verb, word string) bool {
+	among := func(all []*arg) bool { return slices.ContainsFunc(all, func(b *arg) bool { return b.word == word }) }
+	return !a.need && a.choice != nil && !among(a.choice) && among(v.words())
+}
 
 // bare tells whether o is a command itself.
 func (o *object) bare() bool { return len(o.verbs) == 1 && o.verbs[0].name == "" }

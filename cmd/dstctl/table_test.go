@@ -105,8 +105,10 @@ func testArgs(t *testing.T, at string, v *verb) {
 				t.Errorf("%s %s: choice %q", at, a.label(), c.word)
 			}
 		}
-		if a.with != "" && !slices.ContainsFunc(v.args, func(b *arg) bool { return b.word == a.with }) {
-			t.Errorf("%s %s needs %q, which is no word", at, a.word, a.with)
+		for with := range strings.SplitSeq(a.with, "|") {
+			if a.with != "" && !slices.ContainsFunc(v.args, func(b *arg) bool { return b.word == with }) {
+				t.Errorf("%s %s needs %q, which is no word", at, a.word, with)
+			}
 		}
 	}
 }
@@ -115,10 +117,10 @@ func testArgs(t *testing.T, at string, v *verb) {
 // takes has a word, and the limits are the same.
 func TestSpec(t *testing.T) {
 	s := readSpec(t)
-	commands := map[string][]string{"del-node": {"del"}, "add-remote": {"remote", "add"}, "add-export": {"export", "add"}, "crypto": {"crypto", "set"},
+	commands := map[string][]string{"del-node": {"del"}, "add-remote": {"remote", "add"}, "add-export": {"export", "add"}, "crypto": {"crypto"},
 		"security": {"security", "add"}, "start": {"start"}, "get": {"show"}, "security-del": {"security", "del"}, "security-get": {"security", "show"},
 		"stats": {"stats"}, "sys": {"sys", "show"}, "subscribe": {"monitor"}, "set": nil, "unsubscribe": nil, "event": nil}
-	own := []string{"flags-mask", "cipher-key", "hash-key"} // sent by the way, never by hand, or without use yet
+	own := []string{"flags-mask", "cipher-key", "hash-key", "op"} // sent by the way, or never by hand
 	for _, op := range s.Operations.List {
 		words, known := commands[op.Name]
 		if !known {

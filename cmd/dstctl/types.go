@@ -41,7 +41,11 @@ var (
 		doc: "a number with ms, s, m or h: 500ms, 5s, 1m30s"}
 	kindNumber = &kind{name: "N", doc: "a decimal number"}
 	kindAlg    = &kind{name: "ALG", hints: []string{"crc32c", "none"},
-		doc: "an algorithm by its name in the kernel: crc32c; none switches it off"}
+		doc: "an algorithm by its name in the kernel: crc32c, or none; ciphers gcm(aes), rfc7539(chacha20,poly1305), and, slower, cbc(aes) and ctr(aes); " +
+			"digests with a key hmac(sha256), hmac(sha384), hmac(sha512)"}
+	kindCipher = &kind{name: "ALG", hints: []string{"gcm(aes)", "rfc7539(chacha20,poly1305)", "cbc(aes)", "ctr(aes)"}, doc: kindAlg.doc}
+	kindHash   = &kind{name: "ALG", hints: []string{"crc32c", "none", "hmac(sha256)", "hmac(sha384)", "hmac(sha512)"}, doc: kindAlg.doc}
+	kindKeyID  = &kind{name: "ID", doc: "the id of a key, 16 hex digits, as crypto show prints it"}
 )
 
 // term is the name of one such value.
@@ -51,7 +55,7 @@ func (k *kind) term() string {
 }
 
 // kinds are all of them, in the order of the manual.
-var kinds = []*kind{kindName, kindAddrs, kindWho, kindSize, kindTime, kindNumber, kindAlg, kindPath, kindFile}
+var kinds = []*kind{kindName, kindAddrs, kindWho, kindSize, kindTime, kindNumber, kindAlg, kindKeyID, kindPath, kindFile}
 
 // media is what addresses begin with: tcp: and so on.
 func media() (words []string) {

@@ -39,6 +39,7 @@ type nodeView struct {
 	Users    []string      `json:"users,omitempty"`         // who has the kernel's device
 	Allowed  string        `json:"permission,omitempty"`
 	Clients  *int          `json:"clients,omitempty"` // exports
+	Crypto   string        `json:"crypto,omitempty"`  // algorithms of its keys
 	Warnings []string      `json:"warnings,omitempty"`
 	Details  *detailsView  `json:"details,omitempty"`  // -d
 	Counters *countersView `json:"counters,omitempty"` // -s
@@ -61,6 +62,7 @@ type detailsView struct {
 	LogBytes  uint64        `json:"log_bytes"`
 	Sessions  []sessionView `json:"sessions"`
 	Rules     []ruleView    `json:"rules"`
+	Keys      []keyView     `json:"keys"`
 	History   []changeView  `json:"history"`
 }
 
@@ -100,12 +102,14 @@ type sessionView struct {
 	InFlight uint32 `json:"in_flight"`
 	Workers  uint32 `json:"workers"`
 	Draining bool   `json:"draining"`
+	Key      string `json:"key,omitempty"` // id of the key that it proved to have
 }
 
 type ruleView struct {
 	Node    string `json:"name,omitempty"` // security show
 	Who     string `json:"who"`
 	Allowed string `json:"permission"`
+	Key     string `json:"key,omitempty"` // id of the key that it is tied to
 }
 
 type changeView struct {
@@ -127,7 +131,7 @@ func viewNode(n *abi.Node, c *abi.Counters, o options) nodeView {
 	}
 	if s := n.Status; s != nil {
 		v.State, v.StateAge, v.Reason, v.Warnings = s.State.String(), s.StateAge, s.Reason, s.Warnings
-		v.Kernel, v.Link, v.Users = s.Device, s.Link, s.Users
+		v.Kernel, v.Link, v.Users, v.Crypto = s.Device, s.Link, s.Users, protection(s.Keys)
 		if n.Kind == abi.KindExport {
 			v.Clients = new(len(s.Sessions))
 		} else if s.Perm != 0 {
@@ -147,7 +151,7 @@ func viewDetails(n *abi.Node) *detailsView {
 	s := n.Status
 	d := &detailsView{Settings: viewSettings(n), Epoch: s.Epoch, BlockMin: s.BlockMin, MaxSize: s.MaxSize,
 		InFlight: s.InFlight, Oldest: s.Oldest, Wait: waitWord(s.Wait), Unflushed: s.Unflushed, LogBytes: s.LogBytes,
-		Sessions: []sessionView{}, Rules: viewRules("", s.Rules), History: []changeView{}}
+		Sessions: []sessionView{}, Rules: viewRules("", s.Rules), Keys: viewKeys("", n), History: []changeView{}}
 	if !s.Peer.IsZero() {
 		d.Peer = s.Peer.String()
 	}
@@ -162,7 +166,7 @@ func viewDetails(n *abi.Node) *detailsView {
 	}
 	for _, c := range s.Sessions {
 		d.Sessions = append(d.Sessions, sessionView{Peer: c.Peer.String(), ClientID: c.ClientID.String(), Epoch: c.Epoch,
-			Allowed: c.Perm.String(), Age: c.Age, InFlight: c.InFlight, Workers: c.Workers, Draining: c.Draining})
+			Allowed: c.Perm.String(), Age: c.Age, InFlight: c.InFlight, Workers: c.Workers, Draining: c.Draining, Key: keyIDText(c.Key)})
 	}
 	for _, t := range s.Transitions {
 		d.History = append(d.History, changeView{t.State.String(), t.Age, t.Reason})
@@ -195,6 +199,7 @@ func viewSettings(n *abi.Node) settings {
 	small("fail_after_ms", abi.AttrNodeFailAfter, k.FailAfter)
 	small("log_age_ms", abi.AttrNodeLogAge, k.LogAge)
 	small("workers", abi.AttrNodeWorkers, k.Workers)
+	small("crypto_threads", abi.AttrNodeCryptoThreads, k.CryptoThreads)
 	if n.Hash != "" {
 		add("hash", abi.AttrNodeHash, n.Hash)
 	}
@@ -204,7 +209,7 @@ func viewSettings(n *abi.Node) settings {
 func viewRules(node string, rules []abi.Rule) []ruleView {
 	all := []ruleView{}
 	for _, r := range rules {
-		all = append(all, ruleView{node, r.Who(), r.Perm.String()})
+		all = append(all, ruleView{node, r.Who(), r.Perm.String(), keyIDText(r.Key)})
 	}
 	return all
 }

@@ -34,13 +34,14 @@ type countersView struct {
 	DigestErrors   uint64 `json:"digest_errors"`
 	ProtocolErrors uint64 `json:"protocol_errors"`
 	Replayed       uint64 `json:"replayed"`
+	AuthErrors     uint64 `json:"auth_errors"`
 }
 
 func viewCounters(c *abi.Counters) countersView {
 	return countersView{Reads: c.Reads, Writes: c.Writes, Flushes: c.Flushes, Discards: c.Discards, Zeroes: c.Zeroes,
 		Errors: c.Errors, ReadBytes: c.ReadBytes, WrittenBytes: c.WrittenBytes, MemoryWaits: c.MemoryWaits,
 		Connects: c.Connects, Breaks: c.Breaks, Resent: c.Resent, Refused: c.Refused,
-		DigestErrors: c.DigestErrors, ProtocolErrors: c.ProtocolErrors, Replayed: c.Replayed}
+		DigestErrors: c.DigestErrors, ProtocolErrors: c.ProtocolErrors, Replayed: c.Replayed, AuthErrors: c.AuthErrors}
 }
 
 type rulesView struct {
@@ -130,6 +131,7 @@ var flagWord = []struct {
 	{abi.NodeFlagNoPartscan, "no-partscan"},
 	{abi.NodeFlagSole, "sole"},
 	{abi.NodeFlagSteal, "steal"},
+	{abi.NodeFlagRequireCrypto, "require-crypto"},
 }
 
 func flagWords(flags abi.NodeFlag) []string {
