@@ -175,7 +175,12 @@ ns_new() {
 ns_pair() {
 	ns_new "$1"
 	ns_new "$2"
-	NS_A=${!1} NS_B=${!2}
+	ns_join "${!1}" "${!2}"
+}
+
+# ns_join NS NS: a cable between two that have none
+ns_join() {
+	NS_A=$1 NS_B=$2
 	ip link add $LINK netns "$NS_A" type veth peer name $LINK netns "$NS_B" || bail "cannot make a veth pair"
 	_end_up "$NS_A" $A4 $A6
 	_end_up "$NS_B" $B4 $B6

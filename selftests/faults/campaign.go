@@ -264,34 +264,49 @@ func (c *campaign) killBoth() (string, func() bool, error) {
 // forgotten what was to be made durable.
 func (c *campaign) diskError(op string) (string, func() bool, error) {
 	name := op + " error"
-	stats, err := c.order("stats")
-	if err != nil {
-		return name, nil, err
-	}
-	before := hits(stats)
 	most := 200
 	if op == "sync" || op == "erase" {
 		most = 20
 	}
-	if _, err = c.order(fmt.Sprintf("fail %s with EIO after %d times 1", op, c.rnd.IntN(most))); err != nil {
+	struck, err := c.arm(op, c.rnd.Uint64N(uint64(most)))
+	if err == nil {
+		err = c.await(struck)
+	}
+	if err != nil {
 		return name, nil, err
 	}
-	for end := time.Now().Add(recoveryLimit); ; time.Sleep(time.Millisecond) {
-		if stats, err = c.order("stats"); err != nil || hits(stats) > before {
-			break
-		}
-		if time.Now().After(end) {
-			return name, nil, fmt.Errorf("the disk was not asked for: %s", stats)
+	goesOn := c.answered()
+	return name, func() bool { return goesOn() && c.evict() == nil }, nil
+}
+
+// arm lets one operation of the disk fail, after so many. The function tells whether it has.
+func (c *campaign) arm(op string, after uint64) (struck func() (bool, error), err error) {
+	stats, err := c.order("stats")
+	if err != nil {
+		return nil, err
+	}
+	before := hits(stats)
+	_, err = c.order(fmt.Sprintf("fail %s with EIO after %d times 1", op, after))
+	return func() (bool, error) {
+		stats, err := c.order("stats")
+		return hits(stats) > before, err
+	}, err
+}
+
+// await waits until a fault of the disk has struck.
+func (c *campaign) await(struck func() (bool, error)) error {
+	for end := time.Now().Add(recoveryLimit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if yes, err := struck(); yes || err != nil {
+			return err
 		}
 	}
-	goesOn := c.answered()
-	return name, func() bool {
-		if !goesOn() {
-			return false
-		}
-		_, _ = c.order("evict")
-		return true
-	}, err
+	return fmt.Errorf("the disk was not asked for it within %v", recoveryLimit)
+}
+
+// evict lets the disk forget what a failed sync has given up.
+func (c *campaign) evict() error {
+	_, err := c.order("evict")
+	return err
 }
 
 func hits(stats string) (n int) {

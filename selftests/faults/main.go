@@ -1,14 +1,17 @@
 // Command faults lets the two daemons of a device suffer and looks whether it keeps its promises.
 //
 //	faults disk DIRECTORY SIZE CONTROL      a disk that can be lost, as the file DIRECTORY/disk; orders at the Unix socket CONTROL
+//	faults files DIRECTORY DISK CONTROL     writers of files of a mounted file system, which lie on that disk in the end; orders likewise
 //	faults load [OPTION...] SOCKET NAME     writers at the socket of a remote, and faults of one kind; "faults load -h" lists them
 //
 // Every sector that the writers write bears a stamp, and every answer is held against all that was answered before: see package
-// history. A disk takes the words of disk.Usage, a line each, and answers each ("cutproxy -send CONTROL WORDS" sends one). Both end
-// at SIGTERM; "load" ends by itself, prints what it saw, and exits 1 if that must not be.
+// history. A disk takes the words of disk.Usage, a line each, and answers each ("cutproxy -send CONTROL WORDS" sends one); writers of
+// files know "check", which holds the files against what was acknowledged, and "lost", which holds the disk against it after a loss of
+// power. Both end at SIGTERM; "load" ends by itself, prints what it saw, and exits 1 if that must not be.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/selftests/faults/disk"
+	"dst/selftests/faults/files"
 	"dst/selftests/faults/history"
 	"dst/tools/cutproxy"
 )
@@ -33,10 +37,12 @@ func main() {
 	switch {
 	case len(os.Args) == 5 && os.Args[1] == "disk":
 		err = serveDisk(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 5 && os.Args[1] == "files":
+		err = serveFiles(os.Args[2], os.Args[3], os.Args[4])
 	case len(os.Args) > 1 && os.Args[1] == "load":
 		err = runLoad(os.Args[2:])
 	default:
-		fmt.Fprintf(os.Stderr, "Usage: faults disk DIRECTORY SIZE CONTROL\n       faults load [OPTION...] SOCKET NAME\nOrders of a disk:\n%s\n", disk.Usage)
+		fmt.Fprintf(os.Stderr, "Usage: faults disk DIRECTORY SIZE CONTROL\n       faults files DIRECTORY DISK CONTROL\n       faults load [OPTION...] SOCKET NAME\nOrders of a disk:\n%s\n", disk.Usage)
 		os.Exit(2)
 	}
 	if err != nil {
@@ -51,15 +57,32 @@ func serveDisk(dir, size, control string) error {
 	if err != nil {
 		return err
 	}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
 	d, err := disk.New(dir, n)
 	if err != nil {
 		return err
 	}
+	return errors.Join(serve(control, d.Do), d.Close())
+}
+
+// serveFiles is writers of files until SIGTERM.
+func serveFiles(dir, raw, control string) error {
+	f, err := files.New(dir, raw, unix.O_DIRECT)
+	if err != nil {
+		return err
+	}
+	if err := f.Find(); err != nil {
+		return err
+	}
+	f.Start()
+	return errors.Join(serve(control, f.Do), f.Close())
+}
+
+// serve takes orders at a socket until SIGTERM.
+func serve(control string, do func(line string) (string, error)) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
 	ln, err := net.Listen("unix", control)
 	if err != nil {
-		_ = d.Close()
 		return err
 	}
 	go func() {
@@ -68,13 +91,12 @@ func serveDisk(dir, size, control string) error {
 			if err != nil {
 				return
 			}
-			go func() { _ = d.Serve(c, c); c.Close() }()
+			go func() { _ = disk.Serve(c, c, do); c.Close() }()
 		}
 	}()
 	fmt.Println("ready")
 	<-stop
-	ln.Close()
-	return d.Close()
+	return ln.Close()
 }
 
 // runLoad is a campaign.
@@ -90,6 +112,7 @@ func runLoad(args []string) error {
 	control := f.String("disk", "", "the `socket` that the export's disk takes orders at")
 	most := f.Uint64("errors", 0, "answers that may be errors")
 	seed := f.Uint64("seed", rand.Uint64(), "of all that is random")
+	every := f.String("each", "", "for `FROM:TO:STEP`: the k-th such operation of the disk fails, for each of these k in a load of its own (-n is not used, -errors is for one k)")
 	dstd = f.String("dstd", "dstd", "the daemon's program")
 	_ = f.Parse(args)
 	if f.NArg() != 2 || *kind != "" && *kind != "mix" && faults[*kind] == nil {
@@ -115,11 +138,20 @@ func runLoad(args []string) error {
 		}
 		defer func() { _ = c.proxy.Close() }()
 	}
-	if c.l, err = dialLoad(f.Arg(0), f.Arg(1), *writers, *depth, *gap, *seed); err != nil {
+	dial := func(seed uint64) (*load, error) { return dialLoad(f.Arg(0), f.Arg(1), *writers, *depth, *gap, seed) }
+	fmt.Println("seed:", *seed)
+	if *every != "" {
+		e, err := parseEach(*every)
+		if err != nil {
+			return err
+		}
+		e.campaign, e.op = *c, *kind
+		return e.run(dial, *most, *seed)
+	}
+	if c.l, err = dial(*seed); err != nil {
 		return err
 	}
 	c.l.h.Lenient, c.l.h.Mortal = *most > 0, *kind == "client" || *kind == "both" || *kind == "mix"
-	fmt.Println("seed:", *seed)
 	c.l.start()
 	if *kind == "" {
 		time.Sleep(*span)
@@ -139,8 +171,18 @@ func dialLoad(sock, name string, writers, depth int, gap time.Duration, seed uin
 	return nil, err
 }
 
-// judge ends the load and looks at all that is left.
+// judge ends the load, looks at all that is left and tells of it.
 func (c *campaign) judge(err error, most uint64) error {
+	err = c.settle(err, most)
+	c.tell()
+	ended := c.l.h.Ended()
+	fmt.Printf("time: %d requests answered, %d of them with an error, %d never; %d sectors lost by the disk\n",
+		ended[history.Done]+ended[history.Failed], ended[history.Failed], ended[history.Unknown], c.lost)
+	return err
+}
+
+// settle ends the load and looks at all that is left.
+func (c *campaign) settle(err error, most uint64) error {
 	l := c.l
 	if err != nil {
 		l.h.Complain(err.Error())
@@ -153,10 +195,6 @@ func (c *campaign) judge(err error, most uint64) error {
 	if n := l.errs.Load(); n > most {
 		l.h.Complain(fmt.Sprintf("%d answers were errors, %d may be:\n    %s", n, most, strings.Join(l.firstErrors, "\n    ")))
 	}
-	c.tell()
-	ended := l.h.Ended()
-	fmt.Printf("time: %d requests answered, %d of them with an error, %d never; %d sectors lost by the disk\n",
-		ended[history.Done]+ended[history.Failed], ended[history.Failed], ended[history.Unknown], c.lost)
 	n, first := l.h.Violations()
 	for _, v := range first {
 		fmt.Println("violation:", v)
