@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Stream is the byte stream below a connection: a *Sock, or one end of net.Pipe
-// in tests. One goroutine reads and one writes at a time; any may close.
+// Stream is the byte stream below a connection: a *Sock, a *Secure over one, or
+// one end of net.Pipe in tests. One goroutine reads and one writes at a time; any
+// may close.
 type Stream interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
@@ -26,6 +27,7 @@ type Frame struct {
 	Owner Sender
 
 	next   *Frame
+	end    int // with a Secure: where its last record ends in the batch
 	queued bool
 }
 

@@ -21,7 +21,8 @@ const (
 //
 //  1. Push    appends it to the queue                                  (mu)
 //  2. Flush   claims the role of the one who writes, if it is free     (mu)
-//  3. gather  moves the queue to the holder's own list, fills iov      (mu)
+//  3. gather  moves the queue to the holder's own list, fills iov      (mu);
+//     with a Secure it makes records of it, and iov leads to them
 //  4. writev  what the socket takes now; partial writes are kept count of
 //  5. Sent    for each frame that has left; again from 3 until the queue
 //     is empty, then the role is free
@@ -32,8 +33,9 @@ const (
 // the connection is broken, and tells the owners of all frames left.
 type Out struct {
 	stream Stream
-	sock   *Sock // stream, if it is one
-	most   int   // bytes of one call
+	sock   *Sock   // stream, or what is below secure, if it is one
+	secure *Secure // stream, if it is one
+	most   int     // bytes of one call
 
 	mu struct {
 		sync.Mutex
@@ -56,7 +58,11 @@ type Out struct {
 // NewOut is the sending half of s and starts its writer goroutine. Close ends it.
 func NewOut(s Stream) *Out {
 	o := &Out{stream: s, most: maxBytes, pass: make(chan struct{}, 1), done: make(chan struct{})}
-	if o.sock, _ = s.(*Sock); o.sock != nil {
+	o.sock, _ = s.(*Sock)
+	if o.secure, _ = s.(*Secure); o.secure != nil {
+		o.sock = o.secure.sock
+	}
+	if o.sock != nil {
 		o.most = o.sock.most
 	}
 	go o.writer()
@@ -112,7 +118,8 @@ func (o *Out) Flush() {
 	o.pass <- struct{}{}
 }
 
-// Progress counts the bytes that the stream has taken.
+// Progress counts the bytes that the stream has taken; with a Secure, those of
+// its records.
 func (o *Out) Progress() uint64 { return o.progress.Load() }
 
 // Pending tells whether there are frames that have not left: if so, and Progress
@@ -211,7 +218,9 @@ func (o *Out) gather() (want int, more bool) {
 		return 0, false
 	}
 	o.mu.Unlock()
-
+	if o.secure != nil {
+		return o.gatherSealed()
+	}
 	n, skip := 0, o.off
 	for f := o.cur; f != nil && n+2 <= maxIovecs && want < o.most; f = f.next {
 		for _, p := range [2][]byte{f.Head, f.Data} {
@@ -249,6 +258,9 @@ func (o *Out) write(want int, wait bool) (n int, err error) {
 	case want == 0: // frames of no bytes
 	case o.sock != nil:
 		n, err = o.sock.writev(o.iov[:o.vectors], wait)
+	case o.secure != nil:
+		x := &o.secure.out
+		n, err = o.secure.stream.Write(x.buf[x.sent : x.sent+want])
 	default:
 		for _, p := range [2][]byte{o.cur.Head, o.cur.Data} {
 			if len(p) > 0 && err == nil {
@@ -264,6 +276,10 @@ func (o *Out) write(want int, wait bool) (n int, err error) {
 
 // advance counts n bytes as sent and tells the owners of whole frames.
 func (o *Out) advance(n int) {
+	if o.secure != nil {
+		o.advanceSealed(n)
+		return
+	}
 	for f := o.cur; f != nil; f = o.cur {
 		left := len(f.Head) + len(f.Data) - o.off
 		if n < left {
