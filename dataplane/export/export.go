@@ -34,8 +34,11 @@ type Config struct {
 	Workers   uint32        // most workers of one session
 	Arena     uint64        // most payload memory of one session, bytes
 	Keepalive time.Duration // three missed end a session
-	Digest    crypt.Digest
-	StateDir  string // where ids of stores are kept that cannot keep their own
+	Digest    crypt.Digest  // of sessions in clear
+	StateDir  string        // where ids of stores are kept that cannot keep their own
+
+	Keys          []*crypt.Key // that clients may prove; none: it is served in clear
+	RequireCrypto bool         // nobody is served without a key; NodeFlagRequireCrypto says the same
 }
 
 // Env is what an export uses of its daemon.
@@ -64,6 +67,9 @@ const (
 	// inBuffer is a session's receive buffer: all requests that one system call
 	// can bring are parsed from it.
 	inBuffer = 256 << 10
+	// secureBuffers is what a secure channel needs besides, in bytes: records
+	// that have come and that leave (conn.Secure.Ready).
+	secureBuffers = 768 << 10
 )
 
 // prepare checks c and fills in defaults.
@@ -98,6 +104,7 @@ func (c *Config) prepare() error {
 	if c.Keepalive <= 0 {
 		c.Keepalive = defaultKeepalive
 	}
+	c.RequireCrypto = c.RequireCrypto || c.Flags&abi.NodeFlagRequireCrypto != 0
 	if c.Flags&abi.NodeFlagDirect != 0 && c.Flags&abi.NodeFlagBuffered != 0 {
 		return fmt.Errorf("direct and buffered exclude each other: give one: %w", unix.EINVAL)
 	}

@@ -1,9 +1,7 @@
 package export
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"time"
@@ -15,57 +13,6 @@ import (
 	"dst/dataplane/crypt"
 	"dst/dataplane/mempool"
 )
-
-// handshakeTime is what a client has from connecting to the end of its HELLO,
-// and for taking each of our answers.
-const handshakeTime = 5 * time.Second
-
-// helloDigest seals all frames of the handshake but CFG.
-const helloDigest = crypt.DigestCRC32C
-
-// readHello exchanges the marks in CFG and reads the HELLO, exactly: nothing
-// that follows is taken from the socket. Errors: *abi.Refuse is for the client
-// to be told; on others there is nobody to talk to.
-func readHello(st conn.Stream, h *abi.Hello) error {
-	var buf [abi.HeaderSize + abi.DigestMax + abi.HelloMax]byte
-	head := buf[:abi.HeaderSize]
-	var frame abi.Header
-	if _, err := io.ReadFull(st, head); err != nil {
-		return err
-	}
-	frame.Parse(head)
-	if err := frame.Check(0, 0); err != nil {
-		return err
-	}
-	if frame.Cmd != abi.MsgCFG || frame.Flags != abi.MarkHello {
-		return fmt.Errorf("the client does not speak this protocol (an original dst of 2009 is not served): %w", unix.EPROTO)
-	}
-	mark := abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: frame.ID}
-	mark.Put(head)
-	if _, err := st.Write(head); err != nil {
-		return err
-	}
-	csize := helloDigest.Size()
-	head = buf[:abi.HeaderSize+csize]
-	if _, err := io.ReadFull(st, head); err != nil {
-		return err
-	}
-	frame.Parse(head)
-	if err := frame.Check(uint32(csize), abi.HelloMax); err != nil {
-		return err
-	}
-	if frame.Cmd != abi.MsgHello {
-		return fmt.Errorf("the client sent %v where HELLO was due: %w", frame.Cmd, unix.EPROTO)
-	}
-	attrs := buf[len(head) : len(head)+int(frame.Payload())]
-	if _, err := io.ReadFull(st, attrs); err != nil {
-		return err
-	}
-	if err := helloDigest.Check(head, attrs); err != nil {
-		return err
-	}
-	return h.Parse(attrs)
-}
 
 // tell sends one frame of the handshake.
 func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
@@ -90,7 +37,6 @@ func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
 // not keep those out that want another one.
 func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func()) {
 	defer settled()
-	defer st.Close()
 	if !n.enter() {
 		n.refuse(st, who, noAccess())
 		return
@@ -115,7 +61,9 @@ func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func())
 // agree settles digest and limits with the client. Errors: *abi.Refuse.
 func (s *session) agree() error {
 	n, h := s.node, &s.hello
-	s.digest = crypt.Digest(n.digest.Load())
+	if s.digest = crypt.DigestNone; !s.who.proven() {
+		s.digest = crypt.Digest(n.digest.Load())
+	}
 	if n.allow(s.who)&abi.PermRead == 0 {
 		return noAccess()
 	}
@@ -262,10 +210,7 @@ func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
 // refuse tells a client why it is not served, if it can be told, and the log.
 func (n *Node) refuse(st conn.Stream, who caller, err error) {
 	n.turnedAway(who, err)
-	var r *abi.Refuse
-	if errors.As(err, &r) {
-		_ = tell(st, abi.MsgRefuse, r.Append) // it may have gone
-	}
+	dismiss(st, who, err)
 }
 
 // leave gives the seat of s back: for good after its client's good-bye.

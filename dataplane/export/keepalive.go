@@ -23,12 +23,17 @@ const looks = 4
 // pingFrame is the one PING of ours that can be on its way.
 type pingFrame struct {
 	frame conn.Frame
+	out   *conn.Out
 	busy  atomic.Bool
-	id    uint64 // owned by whoever made it busy
+	id    uint64        // owned by whoever made it busy
+	left  atomic.Uint64 // out's progress when the last one had left
 }
 
 // Sent is conn.Sender's.
-func (p *pingFrame) Sent(*conn.Frame, error) { p.busy.Store(false) }
+func (p *pingFrame) Sent(*conn.Frame, error) {
+	p.left.Store(p.out.Progress())
+	p.busy.Store(false)
+}
 
 // sendPing sends a PING unless one is on its way.
 func (s *session) sendPing() {
@@ -37,6 +42,7 @@ func (s *session) sendPing() {
 		return
 	}
 	p.id++
+	p.out = s.out
 	size := uint32(s.digest.Size())
 	h := abi.Header{Cmd: abi.MsgPing, ID: p.id, Size: size, CSize: size}
 	f := &p.frame
@@ -148,8 +154,7 @@ func (s *session) beat(p *pulse, interval time.Duration) {
 		return
 	}
 	sent := s.out.Progress()
-	ping := uint64(abi.HeaderSize + s.digest.Size())
-	switch idle := sent == p.sent || p.pinged && sent == p.sent+ping; {
+	switch idle := sent == p.sent || p.pinged && sent == s.ping.left.Load(); {
 	case !idle:
 		p.stalled, p.pinged = 0, false
 	case s.out.Pending():
@@ -188,11 +193,17 @@ func (s *session) close() {
 // provide reserves the session's memory. Errors: ENOMEM.
 func (s *session) provide() (err error) {
 	n := s.node
-	if err = n.env.Budget.Reserve(inBuffer); err != nil {
+	if err = n.env.Budget.Reserve(s.buffers()); err != nil {
 		return err
 	}
 	guaranteed := max(arenaGuaranteed, int(s.maxSize))
-	if s.buffer, err = mempool.Pages(inBuffer); err == nil {
+	if secure, ok := s.stream.(*conn.Secure); ok {
+		err = secure.Ready()
+	}
+	if err == nil {
+		s.buffer, err = mempool.Pages(inBuffer)
+	}
+	if err == nil {
 		s.arena, err = mempool.NewArena(n.env.Budget, guaranteed, max(guaranteed, int(n.cfg.Arena)), int(s.maxSize))
 	}
 	if err != nil {
@@ -218,5 +229,13 @@ func (s *session) release() {
 	if s.buffer != nil {
 		mempool.FreePages(s.buffer)
 	}
-	s.node.env.Budget.Release(inBuffer)
+	s.node.env.Budget.Release(s.buffers())
+}
+
+// buffers is the bytes of memory that a session has besides its arena.
+func (s *session) buffers() int64 {
+	if s.who.proven() {
+		return inBuffer + secureBuffers
+	}
+	return inBuffer
 }

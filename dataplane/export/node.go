@@ -27,6 +27,7 @@ type Node struct {
 	stable   bool // every change is durable before its answer
 	born     time.Time
 	ports    []*port
+	threads  int // under Ports.mu: most for the crypto of one client, 0 = as many as processors
 	count    counts
 	refusals refusals
 
@@ -38,6 +39,7 @@ type Node struct {
 	mu       sync.Mutex // guards all below, the core too
 	core     *Core
 	rules    rules
+	keys     []*crypt.Key // without any it is served in clear
 	sessions []*session
 	readOnly bool
 	size     uint64 // bytes that new sessions are offered
@@ -87,6 +89,7 @@ func newNode(c Config, env Env, disk *Disk) *Node {
 		stable:   c.Flags&(abi.NodeFlagShared|abi.NodeFlagWritethrough) != 0,
 		readOnly: c.Flags&abi.NodeFlagReadOnly != 0 || disk.Geometry.ReadOnly,
 		size:     disk.Geometry.Size,
+		keys:     slices.Clone(c.Keys),
 	}
 	n.keepalive.Store(int64(c.Keepalive))
 	n.crews.Store(int32(c.Workers))
@@ -104,8 +107,21 @@ func (n *Node) unbind() {
 }
 
 // Start serves the clients that the rules allow. Started already: nothing to
-// do. Errors: EINVAL without a rule, ESHUTDOWN.
+// do. Errors: EINVAL without a rule, and if another export at one of the addresses
+// has keys and this one none, or the other way round; EACCES without a key where
+// one is required; ESHUTDOWN.
 func (n *Node) Start() error {
+	agreement := &n.env.Ports.agreement
+	agreement.Lock()
+	defer agreement.Unlock()
+	_, keyed := n.secure()
+	if err := n.agrees(keyed); err != nil {
+		return err
+	}
+	return n.serve()
+}
+
+func (n *Node) serve() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -115,6 +131,8 @@ func (n *Node) Start() error {
 		return nil
 	case len(n.rules) == 0:
 		return fmt.Errorf("export %s has no security rule, so nobody could use it: add one first: %w", n.cfg.Name, unix.EINVAL)
+	case n.cfg.RequireCrypto && len(n.keys) == 0:
+		return fmt.Errorf("export %s requires crypto and has no key: give it one with `dstctl crypto set %s`: %w", n.cfg.Name, n.cfg.Name, unix.EACCES)
 	}
 	n.enterState(abi.StateServing, "")
 	return nil
@@ -155,36 +173,6 @@ func (n *Node) Close(force bool) error {
 		n.log.Warn().Msg("the store does not finish its requests: it stays open and locked until it does")
 		return nil
 	}
-}
-
-// AddRule adds a rule, or changes the permission of an equal one, at once for
-// clients that are served already: less is taken from them, more needs a new
-// connection. Errors: EINVAL.
-func (n *Node) AddRule(r abi.Rule) error {
-	if err := r.Check(); err != nil {
-		return err
-	}
-	n.permit(func() { n.rules = n.rules.with(r) })
-	return nil
-}
-
-// DelRule removes the rule that names the same peers. Errors: ENOENT.
-func (n *Node) DelRule(r abi.Rule) error {
-	err := fmt.Errorf("export %s has no such rule: %w", n.cfg.Name, unix.ENOENT)
-	n.permit(func() {
-		rest, ok := n.rules.without(r)
-		if ok {
-			n.rules, err = rest, nil
-		}
-	})
-	return err
-}
-
-// Rules is the security rules in the order of adding.
-func (n *Node) Rules() []abi.Rule {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Clone(n.rules)
 }
 
 // Set changes what may change while clients are served; nil stays. Errors: EROFS
@@ -236,36 +224,6 @@ func (n *Node) workers() int            { return int(n.crews.Load()) }
 
 // now is the age of the node in ns, never 0.
 func (n *Node) now() int64 { return int64(time.Since(n.born)) | 1 }
-
-// allow is what a caller may do now.
-func (n *Node) allow(who caller) abi.Perm {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.allowLocked(who)
-}
-
-func (n *Node) allowLocked(who caller) abi.Perm {
-	if n.state != abi.StateServing {
-		return 0
-	}
-	perm := n.rules.allow(who)
-	if n.readOnly {
-		perm &= abi.PermRead
-	}
-	return perm
-}
-
-// permit changes the rules and applies them to those who are served.
-func (n *Node) permit(change func()) {
-	n.mu.Lock()
-	change()
-	for _, s := range n.sessions {
-		n.core.Permit(s.seat, n.allowLocked(s.who))
-	}
-	acts := n.actions()
-	n.mu.Unlock()
-	n.carryOut(acts)
-}
 
 // enter counts a client in; false if the export is not serving.
 func (n *Node) enter() bool {
@@ -341,7 +299,8 @@ func (n *Node) open(s *session) error {
 		return err
 	}
 	n.count.connects.Add(1)
-	n.log.Info().Stringer("client", s.who).Stringer("id", s.hello.ClientID).Uint64("epoch", w.Epoch).Stringer("mode", w.Mode).Msg("client served")
+	n.log.Info().Stringer("client", s.who).Stringer("id", s.hello.ClientID).Stringer("key", s.who.key).Uint64("epoch", w.Epoch).
+		Stringer("mode", w.Mode).Msg("client served")
 	n.notify(abi.EventKindSession, "a client is served "+w.Mode.String(), s.who.addr)
 	return nil
 }

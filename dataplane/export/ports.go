@@ -13,6 +13,7 @@ import (
 
 	"dst/abi"
 	"dst/dataplane/conn"
+	"dst/dataplane/crypt"
 )
 
 // Limits of clients that have not been welcomed yet.
@@ -31,18 +32,23 @@ type Ports struct {
 	mu  struct {
 		sync.Mutex
 		ports  map[abi.Addr]*port
-		half   map[string]int           // half-open connections by caller.key
+		half   map[string]int           // half-open connections by caller.place
 		open   map[conn.Stream]struct{} // all of them
 		closed bool
 	}
 	wg sync.WaitGroup // accept loops and handshakes
+
+	// agreement is held while an export begins to be served, or gets or loses its
+	// keys; before mu.
+	agreement sync.Mutex
 }
 
 // port is one listening socket.
 type port struct {
 	ports    *Ports
 	listener *conn.Listener
-	nodes    []*Node // under Ports.mu; replaced, never changed
+	pool     *crypt.Pool // which node a client wants shows only in its channel
+	nodes    []*Node     // under Ports.mu; replaced, never changed
 }
 
 // NewPorts makes an empty set.
@@ -63,13 +69,14 @@ func (p *Ports) bind(n *Node, a abi.Addr) (*port, error) {
 	}
 	if at := p.mu.ports[a]; at != nil {
 		at.nodes = append(slices.Clone(at.nodes), n)
+		at.limit()
 		return at, nil
 	}
 	l, err := conn.Listen(a)
 	if err != nil {
 		return nil, err
 	}
-	at := &port{ports: p, listener: l, nodes: []*Node{n}}
+	at := &port{ports: p, listener: l, pool: crypt.NewPool(0), nodes: []*Node{n}}
 	p.mu.ports[l.Addr()] = at
 	p.wg.Go(at.accept)
 	return at, nil
@@ -78,12 +85,43 @@ func (p *Ports) bind(n *Node, a abi.Addr) (*port, error) {
 // unbind ends that; the last export of a port closes it.
 func (p *Ports) unbind(n *Node, at *port) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	at.nodes = slices.DeleteFunc(slices.Clone(at.nodes), func(o *Node) bool { return o == n })
-	if len(at.nodes) == 0 && p.mu.ports[at.listener.Addr()] == at {
+	last := len(at.nodes) == 0
+	if last && p.mu.ports[at.listener.Addr()] == at {
 		delete(p.mu.ports, at.listener.Addr())
 		_ = at.listener.Close() // a socket path that somebody removed is no loss
 	}
+	at.limit()
+	p.mu.Unlock()
+	if last {
+		at.pool.Close() // a session that is being closed does its work alone
+	}
+}
+
+// SetThreads is how many threads at most seal or open large payloads for one
+// client, 0 = as many as there are processors. Exports that share an address share
+// them, and the largest number counts.
+func (n *Node) SetThreads(threads int) {
+	p := n.env.Ports
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.threads = threads
+	for _, at := range n.ports {
+		at.limit()
+	}
+}
+
+// limit tells the port's pool what its exports want; Ports.mu is held.
+func (at *port) limit() {
+	most := 1
+	for _, n := range at.nodes {
+		if n.threads == 0 {
+			most = 0
+			break
+		}
+		most = max(most, n.threads)
+	}
+	at.pool.SetLimit(most)
 }
 
 // Close ends listening and all handshakes. Close the exports first.
@@ -135,7 +173,7 @@ var (
 // exports here; others are closed without a byte, and without delay.
 func (at *port) receive(st conn.Stream, who caller) {
 	nodes := at.exports()
-	known := slices.ContainsFunc(nodes, func(n *Node) bool { return n.allow(who) != 0 })
+	known := slices.ContainsFunc(nodes, func(n *Node) bool { return n.admits(who) })
 	if !known || !at.ports.enter(st, who) {
 		err := errStranger
 		if known {
@@ -160,7 +198,7 @@ func (at *port) exports() []*Node {
 func (p *Ports) enter(st conn.Stream, who caller) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := who.key()
+	key := who.place()
 	if p.mu.closed || p.mu.half[key] >= halfOpenEach || len(p.mu.open) >= halfOpenAll {
 		return false
 	}
@@ -178,45 +216,11 @@ func (p *Ports) leave(st conn.Stream, who caller) {
 		return
 	}
 	delete(p.mu.open, st)
-	key := who.key()
+	key := who.place()
 	if p.mu.half[key]--; p.mu.half[key] == 0 {
 		delete(p.mu.half, key)
 	}
 	p.wg.Done()
-}
-
-// greet is a client's connection, from the first byte to the end of its session.
-// Started by receive. Owns the connection. Ends with it.
-func (at *port) greet(st conn.Stream, who caller) {
-	settled := func() { at.ports.leave(st, who) }
-	defer settled()
-	deadline := time.Now().Add(handshakeTime)
-	err := errors.Join(st.SetReadDeadline(deadline), st.SetWriteDeadline(deadline))
-	var h abi.Hello
-	if err == nil {
-		err = readHello(st, &h)
-	}
-	if err == nil {
-		err = st.SetReadDeadline(time.Time{})
-	}
-	var n *Node
-	if err == nil {
-		if n = at.pick(h.Export); n == nil {
-			err = noAccess()
-		}
-	}
-	if err == nil {
-		n.welcome(st, who, &h, settled)
-		return
-	}
-	for _, n := range at.exports() {
-		n.turnedAway(who, err)
-	}
-	var r *abi.Refuse
-	if errors.As(err, &r) {
-		_ = tell(st, abi.MsgRefuse, r.Append)
-	}
-	_ = st.Close()
 }
 
 // pick is the export that a HELLO names; an empty name means the only one here.

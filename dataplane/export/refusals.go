@@ -1,10 +1,12 @@
 package export
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"dst/abi"
+	"dst/dataplane/crypt"
 )
 
 const (
@@ -39,13 +41,26 @@ func (r *refusals) news(host, why string, now time.Time) bool {
 // turnedAway counts a client that is not served and tells why.
 func (n *Node) turnedAway(who caller, err error) {
 	n.count.refused.Add(1)
+	why := err.Error()
+	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
+		why = stranger.why // without the id: anybody can make one after the other
+	}
+	if unproven(err) {
+		n.count.authErrors.Add(1)
+	}
 	host := who.addr.String()
 	if ap, ok := who.addr.AddrPort(); ok {
 		host = ap.Addr().String()
 	}
-	if !n.refusals.news(host, err.Error(), time.Now()) {
+	if !n.refusals.news(host, why, time.Now()) {
 		return
 	}
 	n.log.Info().Stringer("client", who).Err(err).Msg("client refused")
 	n.notify(abi.EventKindRefuse, err.Error(), who.addr)
+}
+
+// unproven tells whether err is a failed authentication, and not only a client
+// that went away.
+func unproven(err error) bool {
+	return errors.Is(err, crypt.ErrRefused) || errors.Is(err, crypt.ErrForged)
 }

@@ -13,8 +13,9 @@ import (
 // caller is who connects, as far as rules can tell.
 type caller struct {
 	addr abi.Addr
-	uid  uint32 // of a unix peer (SO_PEERCRED), if known
-	cred bool   // uid is known
+	uid  uint32    // of a unix peer (SO_PEERCRED), if known
+	cred bool      // uid is known
+	key  abi.KeyID // that it proved to have; zero: none, the connection is not secure
 }
 
 // String is the caller as logs and events show it.
@@ -25,8 +26,11 @@ func (c caller) String() string {
 	return c.addr.String()
 }
 
-// key names the place that a caller calls from, for limits: without the port.
-func (c caller) key() string {
+// proven tells whether c proved a key: its connection is secure.
+func (c caller) proven() bool { return c.key != (abi.KeyID{}) }
+
+// place names where a caller calls from, for limits: without the port.
+func (c caller) place() string {
 	if ap, ok := c.addr.AddrPort(); ok {
 		return ap.Addr().Unmap().WithZone("").String()
 	}
@@ -41,7 +45,7 @@ type rules []abi.Rule
 
 // same tells whether two rules name the same peers.
 func same(a, b abi.Rule) bool {
-	return a.Kind == b.Kind && a.Prefix == b.Prefix && (a.ID == nil) == (b.ID == nil) && (a.ID == nil || *a.ID == *b.ID)
+	return a.Kind == b.Kind && a.Prefix == b.Prefix && a.Key == b.Key && (a.ID == nil) == (b.ID == nil) && (a.ID == nil || *a.ID == *b.ID)
 }
 
 // with is rs and r; an equal rule gets r's permission. rs stays as it is.
@@ -69,9 +73,22 @@ func (rs rules) allow(c caller) (perm abi.Perm) {
 	return perm
 }
 
-// matches is how narrowly r names c: -1 if it does not, 0 for any, else 1 and
-// the number of bits that had to be equal.
+// matches is how narrowly r names c: -1 if it does not, else by the number of
+// bits of the address that had to be equal, and among equal ones by the key.
 func matches(r abi.Rule, c caller) int {
+	width := 2 * matchAddr(r, c)
+	switch {
+	case width < 0 || r.Key != (abi.KeyID{}) && r.Key != c.key:
+		return -1
+	case r.Key != (abi.KeyID{}):
+		width++
+	}
+	return width
+}
+
+// matchAddr is how narrowly r names the address of c: -1 if it does not, 0 for
+// any, else 1 and the number of bits that had to be equal.
+func matchAddr(r abi.Rule, c caller) int {
 	switch r.Kind {
 	case abi.RuleKindAny:
 		return 0

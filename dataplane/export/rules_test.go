@@ -122,8 +122,8 @@ func TestRulesIdle(t *testing.T) {
 	want(t, "warnings", len(w.Status().Warnings), 0)
 }
 
-// TestCallerKey: limits count callers by where they call from.
-func TestCallerKey(t *testing.T) {
+// TestCallerPlace: limits count callers by where they call from.
+func TestCallerPlace(t *testing.T) {
 	other := vsock(3)
 	other.addr = abi.VsockAddr(3, 1000)
 	for _, tt := range []struct{ a, b caller }{
@@ -131,10 +131,10 @@ func TestCallerKey(t *testing.T) {
 		{from("fe80::1%1"), from("fe80::1%2")},
 		{vsock(3), other},
 	} {
-		want(t, "key", tt.a.key(), tt.b.key())
+		want(t, "place", tt.a.place(), tt.b.place())
 	}
-	if vsock(3).key() == vsock(4).key() || from("10.0.0.1").key() == from("10.0.0.2").key() {
-		t.Error("different callers have one key")
+	if vsock(3).place() == vsock(4).place() || from("10.0.0.1").place() == from("10.0.0.2").place() {
+		t.Error("different callers have one place")
 	}
 }
 

@@ -26,7 +26,7 @@ type counts struct {
 	reads, writes, flushes, discards, zeroes       atomic.Uint64
 	readBytes, writtenBytes                        atomic.Uint64
 	errors, connects, breaks, refused, memoryWaits atomic.Uint64
-	digestErrors, protocolErrors                   atomic.Uint64
+	digestErrors, protocolErrors, authErrors       atomic.Uint64
 }
 
 // done counts a request that succeeded.
@@ -52,6 +52,8 @@ func (c *counts) broken(why error) {
 	switch {
 	case errors.Is(why, errBye):
 		return
+	case unproven(why):
+		c.authErrors.Add(1)
 	case errors.Is(why, unix.EBADMSG):
 		c.digestErrors.Add(1)
 	case errors.Is(why, unix.EPROTO):
@@ -69,6 +71,7 @@ func (n *Node) Counters() *abi.Counters {
 		ReadBytes: c.readBytes.Load(), WrittenBytes: c.writtenBytes.Load(),
 		Errors: c.errors.Load(), Connects: c.connects.Load(), Breaks: c.breaks.Load(), Refused: c.refused.Load(),
 		DigestErrors: c.digestErrors.Load(), ProtocolErrors: c.protocolErrors.Load(), MemoryWaits: c.memoryWaits.Load(),
+		AuthErrors: c.authErrors.Load(),
 	}
 }
 
@@ -90,12 +93,13 @@ func (n *Node) Status() *abi.Status {
 	if idle := n.rules.idle(n.Addrs()); idle != "" {
 		st.Warnings = append(st.Warnings, idle)
 	}
+	st.Keys, st.Warnings = n.showKeys(st.Warnings)
 	for _, t := range n.history {
 		st.Transitions = append(st.Transitions, abi.Transition{State: t.state, Age: millis(now.Sub(t.at)), Reason: t.reason})
 	}
 	for _, s := range n.sessions {
 		x := abi.Session{Peer: s.who.addr, ClientID: s.hello.ClientID, Epoch: s.hello.Epoch,
-			Perm: s.seat.Perm, Age: millis(now.Sub(s.born)), Draining: s.seat.Fenced()}
+			Perm: s.seat.Perm, Age: millis(now.Sub(s.born)), Draining: s.seat.Fenced(), Key: s.who.key}
 		if s.live.Load() {
 			var oldest uint64
 			x.InFlight, oldest = s.load()

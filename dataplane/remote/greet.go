@@ -3,9 +3,7 @@ package remote
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 	"unicode"
@@ -16,13 +14,16 @@ import (
 	"dst/dataplane/crypt"
 )
 
-// greet speaks the handshake: the mark in CFG, HELLO, then WELCOME or why not.
+// greet speaks the handshake: the mark in CFG, which a secure channel does
+// without, HELLO, then WELCOME or why not.
 // It ends when the export is silent for handshakeTimeout; DRAINING counts as a
 // sign of life (the fence waits for a slow disk, that is no reason to leave).
 // Nothing else writes meanwhile.
 func (l *link) greet(hello *abi.Hello) (*abi.Welcome, error) {
-	if err := l.mark(); err != nil {
-		return nil, err
+	if l.key == nil {
+		if err := l.mark(); err != nil {
+			return nil, err
+		}
 	}
 	const digest = crypt.DigestCRC32C
 	frame := make([]byte, abi.HeaderSize+digest.Size(), abi.HeaderSize+digest.Size()+abi.HelloMax)
@@ -95,8 +96,8 @@ func (l *link) say(b []byte) error {
 	if err := l.stream.SetWriteDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
-	if _, err := l.stream.Write(b); err != nil {
-		return refused(err)
+	if _, err := l.wire.Write(b); err != nil {
+		return l.refused(err)
 	}
 	return nil
 }
@@ -117,8 +118,9 @@ func (l *link) control(h *abi.Header, digest crypt.Digest) ([]byte, error) {
 	size := abi.HeaderSize + digest.Size()
 	b, err := l.in.Peek(size)
 	if err != nil {
-		return nil, refused(err)
+		return nil, l.refused(err)
 	}
+	l.heard = true
 	h.Parse(b)
 	if err := h.Check(uint32(digest.Size()), abi.TLVMax); err != nil {
 		return nil, err
@@ -128,21 +130,13 @@ func (l *link) control(h *abi.Header, digest crypt.Digest) ([]byte, error) {
 	}
 	total := size + int(h.Payload())
 	if b, err = l.in.Peek(total); err != nil {
-		return nil, refused(err)
+		return nil, l.refused(err)
 	}
 	if err := digest.Check(b[:size], b[size:total]); err != nil {
 		return nil, err
 	}
 	l.in.Skip(total)
 	return b[size:total], nil
-}
-
-// refused words the error of a peer that closed without an answer, or gives none.
-func refused(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("the peer connected and then said nothing for %v: is it a dstd, and alive?: %w", handshakeTimeout, err)
-	}
-	return fmt.Errorf("the peer ended the handshake (is this address in its security rules?): %w", err)
 }
 
 // printable makes a stranger's sentence fit for logs and terminals.

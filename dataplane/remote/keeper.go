@@ -27,7 +27,9 @@ const keepaliveMax = time.Hour
 // control is a frame without payload that is sent again and again.
 type control struct {
 	conn.Frame
-	busy atomic.Bool // it is queued
+	out  *conn.Out
+	busy atomic.Bool   // it is queued
+	left atomic.Uint64 // out's progress when it had left
 }
 
 func (c *control) seal(h abi.Header, d crypt.Digest) {
@@ -42,6 +44,7 @@ func (c *control) seal(h abi.Header, d crypt.Digest) {
 func (c *control) free() bool { return !c.busy.Load() }
 
 func (c *control) push(o *conn.Out) {
+	c.out = o
 	c.busy.Store(true)
 	if !o.Push(&c.Frame) {
 		c.busy.Store(false)
@@ -49,7 +52,10 @@ func (c *control) push(o *conn.Out) {
 }
 
 // Sent implements conn.Sender.
-func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
+func (c *control) Sent(*conn.Frame, error) {
+	c.left.Store(c.out.Progress())
+	c.busy.Store(false)
+}
 
 // keep is the link's keepalive: it sends a PING when nothing else was sent for
 // an interval and aborts a link without a sign of life, and one whose oldest
@@ -102,7 +108,7 @@ func (l *link) keep(done <-chan struct{}) {
 // the progress of out was that; it returns what it is now.
 func (l *link) beat(sent uint64) uint64 {
 	p := l.out.Progress()
-	idle := p == sent || l.pinged && p == sent+uint64(abi.HeaderSize+l.digest.Size())
+	idle := p == sent || l.pinged && p == l.ping.left.Load()
 	if l.pinged = idle && !l.out.Pending() && l.ping.free(); l.pinged {
 		l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
 		l.ping.push(l.out)

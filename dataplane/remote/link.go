@@ -69,22 +69,22 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	l, err := newLink(n, s)
-	if err != nil {
-		s.Close()
-		return false, err
-	}
+	l := newLink(n, s)
 	defer l.free()
 	// Close while we wait for the peer. Before WELCOME there is no session to
 	// leave, and the handshake is the one that writes.
 	stop := onEnd(ctx, l.leave)
 	defer stop()
+	if err := l.open(); err != nil {
+		return false, l.reason(err)
+	}
 	var hello abi.Hello
 	n.step(func(c *Core, now time.Time) { hello = c.Connected(now) })
+	hello.Digest = l.digest.Name()
 	welcome, err := l.greet(&hello)
 	if err != nil {
 		l.out.Close()
-		return false, err
+		return false, l.reason(err)
 	}
 	stop()
 	defer onEnd(ctx, l.bye)()
@@ -127,7 +127,7 @@ func (n *Node) attach(l *link, w *abi.Welcome) error {
 	if err := n.up(info); err != nil {
 		return err
 	}
-	n.step(func(c *Core, now time.Time) { n.out = l.out; c.Recover(now) })
+	n.step(func(c *Core, now time.Time) { n.out, n.digest = l.out, l.digest; c.Recover(now) })
 	l.out.Flush()
 	if grown && n.env.Grown != nil {
 		n.env.Grown()

@@ -49,7 +49,8 @@ type Config struct {
 	RequestTimeout time.Duration
 	FailAfter      time.Duration
 	LogAge         time.Duration // un-flushed writes are flushed when they are so old
-	Digest         crypt.Digest
+	Digest         crypt.Digest  // of a link in clear
+	Key            *crypt.Key    // to be proved to the export; nil: all is in clear
 	Page           []byte        // SavedSize bytes that outlive the daemon
 	Memory         *trans.Memory // payload and log, which outlive it too; made for Depth + OwnDepth
 	ClientID       abi.ID        // names the attachment if Page is new
@@ -92,17 +93,22 @@ type Node struct {
 	cfg     Config
 	env     Env
 	reserve *trans.Reserve
+	pool    *crypt.Pool
 
-	mu    sync.Mutex // guards what follows; may be held while Out.Push is called
-	core  *Core
-	out   *conn.Out // of the present link, nil without one
-	peer  abi.Addr
-	knobs knobs
+	mu     sync.Mutex // guards what follows; may be held while Out.Push is called
+	core   *Core
+	key    *crypt.Key   // of the next link
+	link   *link        // from the dialled socket to its end
+	out    *conn.Out    // of the present link when it serves, nil without one
+	digest crypt.Digest // out's
+	peer   abi.Addr
+	knobs  knobs
 
 	cancel context.CancelCauseFunc // nil until started
 	done   chan struct{}           // closed when run has ended
 
-	quiet atomic.Bool // the peer of the present link has missed a keepalive
+	seal  atomic.Uint32 // digest of the next link's frames
+	quiet atomic.Bool   // the peer of the present link has missed a keepalive
 }
 
 // knobs are what may change while a node lives.
@@ -113,7 +119,7 @@ type knobs struct {
 // New makes a node that contacts nobody until Start. Errors: EUCLEAN for a
 // damaged page.
 func New(c Config, env Env) (*Node, error) {
-	n := &Node{cfg: c, env: env, done: make(chan struct{}),
+	n := &Node{cfg: c, env: env, done: make(chan struct{}), pool: crypt.NewPool(0),
 		knobs: knobs{c.Keepalive, c.RequestTimeout, c.FailAfter, c.LogAge}}
 	n.reserve = trans.NewReserve(int(c.Depth), OwnDepth, c.Memory.Arena)
 	n.reserve.SetPressed(n.relieve)
@@ -122,6 +128,7 @@ func New(c Config, env Env) (*Node, error) {
 		return nil, err
 	}
 	n.core = core
+	n.use(c.Key)
 	return n, nil
 }
 
@@ -153,6 +160,7 @@ func (n *Node) Close() {
 		cancel(nil)
 		<-n.done
 	}
+	n.pool.Close()
 }
 
 // Steal makes the node ask for the read-write place although another client has
@@ -209,7 +217,7 @@ func (n *Node) SetSize(limit uint64) {
 // before Submit returns. t must be inside the device and a multiple of its
 // block size: the front has checked that. Nothing leaves before Kick.
 func (n *Node) Submit(t *trans.Trans) {
-	t.Seal(n.cfg.Digest)
+	t.Seal(crypt.Digest(n.seal.Load()))
 	n.mu.Lock()
 	ok := n.core.Submit(t, time.Now())
 	n.mu.Unlock()
@@ -240,8 +248,14 @@ func (n *Node) relieve() {
 }
 
 // push queues t's frame on the present link; the core calls it, under the
-// lock. On a link that is closing t stays filed for the next one.
+// lock. On a link that is closing t stays filed for the next one. A t that was
+// sealed for a link of another digest, before SetKey, is sealed anew: nobody else
+// has its frame, as all of the old link's have come back.
 func (n *Node) push(t *trans.Trans) {
+	if n.out != nil && len(t.Request.Head) != abi.HeaderSize+n.digest.Size() {
+		t.ID -= 1 << 16 // it keeps its id, by which it is filed
+		t.Seal(n.digest)
+	}
 	if n.out == nil || !n.out.Push(&t.Request) {
 		t.Drop() // the sender's hold only: the table has its own
 	}

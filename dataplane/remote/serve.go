@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -22,7 +23,10 @@ const inBuffer = 256 << 10
 // link is one connection to an export, from the dialled socket to its end.
 type link struct {
 	node   *Node
-	stream conn.Stream
+	stream conn.Stream  // as dialled: for deadlines, and to close
+	wire   conn.Stream  // what is spoken on: stream, or secure
+	key    *crypt.Key   // nil: all is in clear
+	secure *conn.Secure // the channel made with key
 	buf    []byte
 	in     *conn.In
 	out    *conn.Out
@@ -30,6 +34,7 @@ type link struct {
 	limit  uint32 // data bytes of a frame at most
 	peerKA time.Duration
 	head   [abi.HeaderSize + abi.DigestMax]byte
+	heard  bool // the export has said something
 
 	front  trans.Front // owed a Flush
 	ping   control
@@ -40,18 +45,51 @@ type link struct {
 	told error // why the link was closed by our own side, nil if by the peer
 }
 
-func newLink(n *Node, s conn.Stream) (*link, error) {
-	buf, err := mempool.Pages(inBuffer)
-	if err != nil {
-		return nil, err
-	}
-	return &link{node: n, stream: s, buf: buf, in: conn.NewIn(s, buf), out: conn.NewOut(s), digest: n.cfg.Digest}, nil
+// newLink is a connection that was dialled, the present one of its node. It is
+// spoken on with the key of this moment: another one breaks it (SetKey).
+func newLink(n *Node, s conn.Stream) *link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.link = &link{node: n, stream: s, wire: s, key: n.key, digest: n.digestWith(n.key)}
+	return n.link
 }
 
-// free gives the receive buffer back; out must be closed and nobody reading.
+// open makes the channel secure, if there is a key, and gets what it needs.
+func (l *link) open() (err error) {
+	if l.key != nil {
+		if err = l.protect(); err != nil {
+			return err
+		}
+	}
+	if l.buf, err = mempool.Pages(inBuffer); err != nil {
+		return err
+	}
+	l.in, l.out = conn.NewIn(l.wire, l.buf), conn.NewOut(l.wire)
+	return nil
+}
+
+// free closes the link and gives its memory back; nobody reads any more.
 func (l *link) free() {
-	l.out.Close()
-	mempool.FreePages(l.buf)
+	l.node.mu.Lock()
+	l.node.link = nil
+	l.node.mu.Unlock()
+	l.stream.Close()
+	if l.out != nil {
+		l.out.Close()
+		mempool.FreePages(l.buf)
+	}
+	if l.secure != nil {
+		l.secure.Free()
+	}
+}
+
+// reason is why the link ended before it served: what our own side said, else err.
+func (l *link) reason(err error) error {
+	l.why.Do(func() {})
+	if l.told != nil {
+		return l.told
+	}
+	return err
 }
 
 // adopt takes over what WELCOME said about the link.
@@ -105,6 +143,9 @@ func (l *link) serve() error {
 	var keeper sync.WaitGroup
 	keeper.Go(func() { l.keep(done) })
 	err := l.receive()
+	if errors.Is(err, crypt.ErrForged) {
+		l.forged()
+	}
 	l.settle()
 	l.why.Do(func() {}) // from here on told is constant
 	close(done)
@@ -219,6 +260,13 @@ func (l *link) check(data []byte) error {
 		l.node.mu.Unlock()
 	}
 	return err
+}
+
+// forged counts what was not made with the key.
+func (l *link) forged() {
+	l.node.mu.Lock()
+	l.node.core.counters.AuthErrors++
+	l.node.mu.Unlock()
 }
 
 // blame counts an error that the peer made.

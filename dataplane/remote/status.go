@@ -16,6 +16,7 @@ func (n *Node) Status() *abi.Status {
 		State: c.state, StateAge: uint64(now.Sub(c.since).Milliseconds()), Reason: c.why(),
 		Epoch: c.saved.Epoch, ClientID: c.saved.ClientID, Peer: n.peer,
 		InFlight: uint32(c.table.Len()), Unflushed: uint64(c.log.Len()), LogBytes: c.log.Bytes(),
+		Keys: n.keys(),
 	}
 	if c.saved.Known {
 		s.Verifier, s.StoreID = c.saved.Verifier, c.saved.StoreID
