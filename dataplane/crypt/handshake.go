@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"sync"
 
 	"dst/abi"
@@ -37,9 +38,6 @@ const (
 	ReplySize     = pointSize + payload2 + tagSize // bytes of message 2
 )
 
-// recordLimit is the largest plaintext of a record, in bytes, of this version.
-const recordLimit = 64 << 10
-
 // featuresMust are the feature bits that mean: refuse if you do not know it. The
 // others are skipped. None is defined yet.
 const featuresMust = 0xFFFF0000
@@ -58,6 +56,9 @@ type Secrets struct {
 // Wipe forgets the keys.
 func (s *Secrets) Wipe() { clear(s.Send[:]); clear(s.Receive[:]) }
 
+// Format writes nothing of the keys, whatever the verb.
+func (s Secrets) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "secrets") }
+
 // Initiator is the client's end of a handshake that waits for message 2. It is
 // for one goroutine.
 type Initiator struct {
@@ -73,14 +74,20 @@ func Initiate(k *Key) (*Initiator, []byte, error) {
 	if err != nil {
 		return nil, nil, ErrRefused
 	}
-	clear1 := appendClear(make([]byte, 0, HandshakeHead+message1), k, message1)
-	n := begin(k, clear1)
+	var payload [payload1]byte
+	rand.Read(payload[:freshness])
+	return initiate(k, e, payload[:])
+}
+
+// initiate is Initiate with its random numbers.
+func initiate(k *Key, e *ecdh.PrivateKey, payload []byte) (*Initiator, []byte, error) {
+	size := pointSize + len(payload) + tagSize
+	head := appendClear(make([]byte, 0, HandshakeHead+size), k, size)
+	n := begin(k, head)
 	if n == nil {
 		return nil, nil, ErrRefused
 	}
-	var payload [payload1]byte
-	rand.Read(payload[:freshness])
-	msg1 := n.write1(clear1, e, payload[:])
+	msg1 := n.write1(head, e, payload)
 	if n.err != nil {
 		return nil, nil, ErrRefused
 	}
@@ -97,7 +104,7 @@ func (i *Initiator) Finish(msg2 []byte) (s Secrets, err error) {
 	}
 	defer i.forget()
 	payload := i.n.read2(i.e, msg2)
-	if i.n.err != nil || !understood(payload) || binary.BigEndian.Uint32(payload[4:]) < recordLimit {
+	if i.n.err != nil || !understood(payload) || binary.BigEndian.Uint32(payload[4:]) < RecordData {
 		return Secrets{}, ErrRefused
 	}
 	s.Suite = i.suite
@@ -147,11 +154,12 @@ func MessageSize(head []byte) (total int, err error) {
 	return HandshakeHead + n, nil
 }
 
-// stranger stands for the key that is not there: nobody knows it.
-var stranger = sync.OnceValues(func() (*Key, error) {
-	var psk [secretSize]byte
-	rand.Read(psk[:])
-	return keep(Suite{cipher: cipherGCM}, psk[:])
+// stranger stands for the key that is not there: a new one in each life of the
+// process, and nobody knows it.
+var stranger = sync.OnceValue(func() *Key {
+	k := &Key{suite: Suite{cipher: cipherGCM}, psk: new([secretSize]byte)}
+	rand.Read(k.psk[:])
+	return k
 })
 
 // Respond answers message 1: the secrets, the key that the other end has, and
@@ -166,42 +174,43 @@ func Respond(msg1 []byte, find func(abi.KeyID) *Key) (s Secrets, k *Key, msg2 []
 		return Secrets{}, nil, nil, ErrRefused
 	}
 	id := abi.KeyID(msg1[len(magic)+2:])
-	nobody, err := stranger()
-	if err != nil {
-		return Secrets{}, nil, nil, ErrRefused
-	}
+	nobody := stranger()
 	used := nobody
 	if k = find(id); k != nil && k.suite.wire() == msg1[len(magic)+1] && subtle.ConstantTimeCompare(k.id[:], id[:]) == 1 {
 		used = k
 	}
 	n := begin(used, msg1)
-	if n == nil {
-		n = begin(nobody, msg1)
+	if n == nil { // wiped
 		used = nobody
+		n = begin(nobody, msg1)
 	}
 	p, payload := n.read1(msg1[HandshakeHead:])
 	if n.err != nil || used == nobody || !understood(payload[freshness:]) {
 		return Secrets{}, nil, nil, ErrRefused
 	}
-	if msg2, err = reply(n, p, &s); err != nil {
+	e, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return Secrets{}, nil, nil, ErrRefused
+	}
+	if msg2 = reply(n, e, p, &s); msg2 == nil {
 		return Secrets{}, nil, nil, ErrRefused
 	}
 	s.Suite = k.suite
 	return s, k, msg2, nil
 }
 
-// reply is message 2 for who has sent p, and the secrets.
-func reply(n *noise, p []byte, s *Secrets) ([]byte, error) {
+// reply is message 2 for who has sent p, and the secrets. It is nil if p is of low
+// order.
+func reply(n *noise, e *ecdh.PrivateKey, p []byte, s *Secrets) []byte {
 	defer n.wipe()
-	e, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	var payload [payload2]byte
-	binary.BigEndian.PutUint32(payload[4:], recordLimit)
+	binary.BigEndian.PutUint32(payload[4:], RecordData)
 	msg2 := n.write2(make([]byte, 0, ReplySize), e, p, payload[:])
 	n.split(&s.Receive, &s.Send)
-	return msg2, n.err
+	if n.err != nil {
+		return nil
+	}
+	return msg2
 }
 
 // understood tells whether we may go on with a peer that has the features which b

@@ -120,6 +120,9 @@ func keep(s Suite, psk []byte) (k *Key, err error) {
 // ID is what the key is called in clear. It tells nothing of the key.
 func (k *Key) ID() abi.KeyID { return k.id }
 
+// String is the id.
+func (k *Key) String() string { return k.id.String() }
+
 // Suite is what the key is for.
 func (k *Key) Suite() Suite { return k.suite }
 

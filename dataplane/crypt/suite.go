@@ -80,18 +80,20 @@ func ParseSuite(cipher, hash string, legacy bool) (s Suite, err error) {
 	if s.cipher, err = parseCipher(cipher); err != nil {
 		return Suite{}, err
 	}
+	aead := ciphers[s.cipher].aead
+	if aead && hash != "" {
+		return Suite{}, fmt.Errorf("cipher %s authenticates by itself: leave hash %.64q out: %w", cipher, hash, unix.EINVAL)
+	}
 	if s.mac, err = parseMAC(hash, legacy); err != nil {
 		return Suite{}, err
 	}
-	switch aead := ciphers[s.cipher].aead; {
-	case aead && s.mac != macNone:
-		return Suite{}, fmt.Errorf("cipher %s authenticates by itself: leave hash %s out: %w", cipher, hash, unix.EINVAL)
-	case !aead && s.mac == macNone:
+	if !aead && s.mac == macNone {
 		return Suite{}, fmt.Errorf("cipher %s alone can be changed on its way by anybody: add hash hmac(sha256), or use gcm(aes): %w", cipher, unix.EOPNOTSUPP)
 	}
 	return s, nil
 }
 
+// canonical is a name as it is compared and mixed into the key.
 func canonical(name string) string { return strings.ToLower(strings.ReplaceAll(name, " ", "")) }
 
 func parseCipher(name string) (cipherID, error) {
@@ -103,20 +105,22 @@ func parseCipher(name string) (cipherID, error) {
 			return i, nil
 		}
 	}
-	for _, weak := range []string{"ecb", "des", "arc4", "null"} {
+	for _, weak := range []string{"ecb", "des", "arc4", "null", "none"} {
 		if strings.Contains(name, weak) {
-			return 0, fmt.Errorf("cipher %s protects nothing: use gcm(aes): %w", name, unix.EOPNOTSUPP)
+			return 0, fmt.Errorf("cipher %.64q protects nothing: use gcm(aes): %w", name, unix.EOPNOTSUPP)
 		}
 	}
-	return 0, fmt.Errorf("cipher %q is not known: write gcm(aes), rfc7539(chacha20,poly1305), cbc(aes) or ctr(aes): %w", name, unix.EINVAL)
+	return 0, fmt.Errorf("cipher %.64q is not known: write gcm(aes), rfc7539(chacha20,poly1305), cbc(aes) or ctr(aes): %w", name, unix.EINVAL)
 }
 
 func parseMAC(name string, legacy bool) (macID, error) {
 	switch name {
 	case "":
 		return macNone, nil
-	case "md5", "sha1", "sha256", "sha384", "sha512", "crc32c", "none":
+	case "md4", "md5", "sha1", "sha224", "sha256", "sha384", "sha512", "crc32c", "none":
 		return 0, fmt.Errorf("hash %s has no key, so that anybody can make it: use hmac(sha256): %w", name, unix.EOPNOTSUPP)
+	case "hmac(md5)", "hmac(md4)":
+		return 0, fmt.Errorf("hash %s is broken: use hmac(sha256): %w", name, unix.EOPNOTSUPP)
 	case macs[macSHA1].name:
 		if !legacy {
 			return 0, fmt.Errorf("hash hmac(sha1) is out of date: use hmac(sha256), or say allow-legacy: %w", unix.EOPNOTSUPP)
@@ -127,7 +131,7 @@ func parseMAC(name string, legacy bool) (macID, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("hash %q is not known: write hmac(sha256), hmac(sha384) or hmac(sha512): %w", name, unix.EINVAL)
+	return 0, fmt.Errorf("hash %.64q is not known: write hmac(sha256), hmac(sha384) or hmac(sha512): %w", name, unix.EINVAL)
 }
 
 // Cipher is the name of its cipher, "" if it does not encrypt.
