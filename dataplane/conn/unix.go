@@ -35,12 +35,16 @@ func unixPath(a abi.Addr) string {
 // ListenUnix listens on a Unix stream socket at path with exactly this mode,
 // whatever the umask, from the first moment. A socket left there by a dead
 // process is replaced; EEXIST if something else is there, EADDRINUSE if somebody
-// listens.
+// listens. EPERM if anybody but root and this user can put something else in its
+// place.
 func ListenUnix(path string, mode os.FileMode) (*Listener, error) {
 	return listenUnix(abi.UnixAddr(path), path, mode)
 }
 
 func listenUnix(a abi.Addr, path string, mode os.FileMode) (*Listener, error) {
+	if err := safeWay(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", a, err)
+	}
 	fd, err := newSocket(a)
 	if err != nil {
 		return nil, listenError(a, err)
