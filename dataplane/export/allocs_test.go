@@ -14,10 +14,10 @@ import (
 // socket allocates nothing on the client's side.
 func raw(c *client, h abi.Header, data []byte, answer int) func() {
 	if len(data) > 0 {
-		h.Size = uint32(4 + len(data))
+		h.Size = uint32(c.digest.Size() + len(data))
 	}
 	out := frame(c.digest, h, data)
-	in := make([]byte, abi.HeaderSize+4+answer)
+	in := make([]byte, abi.HeaderSize+c.digest.Size()+answer)
 	return func() {
 		if _, err := c.st.Write(out); err != nil {
 			c.t.Fatal(err)
@@ -56,7 +56,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 			"READ large": raw(c, abi.Header{Cmd: abi.MsgIO, Size: 1 << 20}, nil, 1<<20),
 			"WRITE":      raw(c, abi.Header{Cmd: abi.MsgIO, RW: 1, Sector: 8}, pattern(4096, 1), 0),
 			"WRITE FUA":  raw(c, abi.Header{Cmd: abi.MsgIO, RW: 1, Sector: 8, Flags: abi.FlagFUA}, pattern(4096, 1), 0),
-			"FLUSH":      raw(c, abi.Header{Cmd: abi.MsgFlush, Size: 4}, nil, 0),
+			"FLUSH":      raw(c, abi.Header{Cmd: abi.MsgFlush, Size: uint32(c.digest.Size())}, nil, 0),
 			"ZERO":       raw(c, abi.Header{Cmd: abi.MsgWriteZeroes, Size: 4096}, nil, 0),
 		} {
 			// A worker more, and the runtime, allocate now and then; a request
@@ -99,14 +99,14 @@ func benchmark(b *testing.B, h abi.Header, data []byte, answer int) {
 			w := newWorld(b, conf, nil)
 			c := w.client(helloOf(1, 1, abi.PermRW))
 			if len(data) > 0 {
-				h.Size = uint32(4 + len(data))
+				h.Size = uint32(c.digest.Size() + len(data))
 			}
 			var batch []byte
 			for i := range uint64(16) {
 				h.Sector = i * 64
 				batch = append(batch, frame(c.digest, h, data)...)
 			}
-			in := make([]byte, 16*(abi.HeaderSize+4+answer))
+			in := make([]byte, 16*(abi.HeaderSize+c.digest.Size()+answer))
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := c.st.Write(batch); err != nil {

@@ -70,11 +70,14 @@ func recvFrame(r io.Reader, d crypt.Digest) (h abi.Header, data []byte, err erro
 
 // helloOf is a HELLO that an export in its defaults grants.
 func helloOf(id byte, epoch uint64, mode abi.Perm) abi.Hello {
-	return abi.Hello{Export: "vol0", ClientID: abi.ID{id}, Epoch: epoch, Mode: mode, Keepalive: 20_000, Digest: "crc32c"}
+	return abi.Hello{Export: "vol0", ClientID: abi.ID{id}, Epoch: epoch, Mode: mode, Keepalive: 20_000, Digest: digestNow().Name()}
 }
 
-// mark exchanges the CFG frames.
+// mark exchanges the CFG frames, or proves the key of the present channel.
 func (c *client) mark() error {
+	if spoken != nil {
+		return c.prove(spoken)
+	}
 	cfg := abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkHello, ID: 42}
 	b := make([]byte, abi.HeaderSize)
 	cfg.Put(b)
@@ -228,6 +231,9 @@ func newWorld(t testing.TB, c Config, disk *Disk) *world {
 		c.Name = "vol0"
 	}
 	c.Digest = crypt.DigestCRC32C
+	if c.Keys == nil {
+		c.Keys = keysNow()
+	}
 	if c.Listen == nil {
 		c.Listen = []abi.Addr{loopback()}
 	}

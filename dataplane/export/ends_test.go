@@ -50,7 +50,7 @@ func TestWaitingClientsAreNotHalfOpen(t *testing.T) {
 	w := newWorld(t, Config{Keepalive: 20 * time.Millisecond}, disk)
 	begun, release := held(m)
 	_, other := memDisk(1 << 20)
-	n, err := New(Config{Name: "vol1", Listen: w.Addrs(), Digest: crypt.DigestCRC32C}, w.env(other))
+	n, err := New(Config{Name: "vol1", Listen: w.Addrs(), Digest: crypt.DigestCRC32C, Keys: keysNow()}, w.env(other))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -297,6 +297,9 @@ type piped struct {
 
 func newPiped(t *testing.T, c Config, disk *Disk) *piped {
 	c.Name, c.Listen, c.Digest = "vol0", []abi.Addr{loopback()}, crypt.DigestCRC32C
+	if c.Keys == nil {
+		c.Keys = keysNow()
+	}
 	if err := c.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestSlowStoreIsNoFailure(t *testing.T) {
 				return false
 			}
 			for range 40 {
-				if l.send(abi.Header{Cmd: abi.MsgPing}, nil, crc) != nil {
+				if l.send(abi.Header{Cmd: abi.MsgPing}, nil, digestNow()) != nil {
 					return false
 				}
 				time.Sleep(250 * time.Millisecond)

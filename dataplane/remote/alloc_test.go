@@ -22,17 +22,18 @@ const (
 // has come by one write. Ends when the connection does.
 func echo(p *peer, s *conn.Sock) {
 	defer s.Close()
-	if p.greet(&line{Stream: s}) != nil {
+	l := &line{Stream: s}
+	if p.greet(l) != nil {
 		return
 	}
-	const size = abi.HeaderSize + 4
-	in := conn.NewIn(s, make([]byte, 1<<20))
+	size := abi.HeaderSize + digestNow().Size()
+	in := conn.NewIn(l.Stream, make([]byte, 1<<20))
 	out := make([]byte, 0, 1<<20)
 	zero := make([]byte, echoSize)
 	var h, r abi.Header
 	for {
 		if in.Buffered() < size {
-			if _, err := s.Write(out); err != nil {
+			if _, err := l.Write(out); err != nil {
 				return
 			}
 			out = out[:0]
@@ -46,7 +47,7 @@ func echo(p *peer, s *conn.Sock) {
 		if in.Skip(size); in.Discard(int64(n)) != nil {
 			return
 		}
-		r = abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, Size: 4, CSize: 4}
+		r = abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, Size: csizeNow(), CSize: csizeNow()}
 		r.SetVerifier(p.welcome.Verifier)
 		var data []byte
 		switch h.Cmd {
@@ -62,7 +63,7 @@ func echo(p *peer, s *conn.Sock) {
 		at := len(out)
 		out = out[:at+size]
 		r.Put(out[at:])
-		crc.Seal(out[at:], data)
+		digestNow().Seal(out[at:], data)
 		out = append(out, data...)
 	}
 }

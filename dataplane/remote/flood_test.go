@@ -54,7 +54,7 @@ func TestErrorAnswers(t *testing.T) {
 			p.on = func(p *peer, l *line, h *abi.Header, data []byte) bool {
 				r := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, Reserved: uint32(unix.EPERM)}
 				r.SetVerifier(p.welcome.Verifier)
-				_ = l.send(r, nil, crc)
+				_ = l.send(r, nil, digestNow())
 				return false
 			}
 			b := start(t, p, nil)
@@ -88,7 +88,7 @@ func TestAnswerBeforeItsRequest(t *testing.T) {
 			_, _ = l.Read(b)
 			for slot := uint64(0); slot < 2; slot++ {
 				r, data := reply(abi.Header{ID: 1<<16 | slot, Cmd: abi.MsgFlush, Sector: slot * 8})
-				_ = l.send(r, data, crc)
+				_ = l.send(r, data, digestNow())
 			}
 			close(answered)
 			time.Sleep(time.Second)
@@ -123,17 +123,17 @@ func TestFloodOfPings(t *testing.T) {
 				if l.n > 1 || p.greet(l) != nil {
 					return false
 				}
-				h, data, _ := l.recv(crc)
+				h, data, _ := l.recv(digestNow())
 				if reads {
 					p.serving.Go(func() {
 						for {
-							if _, _, err := l.recv(crc); err != nil {
+							if _, _, err := l.recv(digestNow()); err != nil {
 								return
 							}
 						}
 					})
 				}
-				ping := bytes.Repeat(frame(abi.Header{Cmd: abi.MsgPing, ID: 77, CSize: 4, Size: 4}, nil, crc), 64)
+				ping := bytes.Repeat(frame(abi.Header{Cmd: abi.MsgPing, ID: 77, CSize: csizeNow(), Size: csizeNow()}, nil, digestNow()), 64)
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				for range floods / 64 {
@@ -179,7 +179,7 @@ func TestPeerThatReadsNothing(t *testing.T) {
 			if l.n > 1 || p.greet(l) != nil {
 				return false
 			}
-			for l.send(abi.Header{Cmd: abi.MsgPing}, nil, crc) == nil {
+			for l.send(abi.Header{Cmd: abi.MsgPing}, nil, digestNow()) == nil {
 				time.Sleep(100 * time.Millisecond)
 			}
 			return true
@@ -224,7 +224,7 @@ func TestHalfClose(t *testing.T) {
 			if l.n > 1 || p.greet(l) != nil {
 				return false
 			}
-			_, _, _ = l.recv(crc)
+			_, _, _ = l.recv(digestNow())
 			_ = unix.Shutdown(l.fd, how)
 			<-left
 			return true

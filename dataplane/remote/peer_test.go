@@ -44,9 +44,10 @@ type peer struct {
 
 // line is one connection as the peer sees it.
 type line struct {
-	conn.Stream
-	n  int
-	fd int // if it is a socket
+	conn.Stream             // secure, if the present channel is
+	raw         conn.Stream // below it
+	n           int
+	fd          int // if it is a socket
 }
 
 func newPeer() *peer { return &peer{disk: make([]byte, 1<<20), welcome: goodWelcome()} }
@@ -78,7 +79,7 @@ func (p *peer) dial(context.Context, abi.Addr) (conn.Stream, error) {
 func (p *peer) answerOn(l *line) {
 	p.mu.Lock()
 	p.lines = append(p.lines, l)
-	l.n = len(p.lines)
+	l.n, l.raw = len(p.lines), l.Stream
 	p.mu.Unlock()
 	p.serving.Go(func() { p.serve(l) })
 }
@@ -87,7 +88,7 @@ func (p *peer) answerOn(l *line) {
 func (p *peer) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lines[len(p.lines)-1].Close()
+	p.lines[len(p.lines)-1].raw.Close()
 }
 
 // set changes the peer between frames.
@@ -144,7 +145,7 @@ func (p *peer) serve(l *line) {
 		return
 	}
 	for {
-		h, data, err := l.recv(crc)
+		h, data, err := l.recv(digestNow())
 		if err != nil {
 			return
 		}
@@ -155,7 +156,7 @@ func (p *peer) serve(l *line) {
 			continue
 		}
 		if h.Cmd == abi.MsgPing {
-			if l.send(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, nil, crc) != nil {
+			if l.send(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, nil, digestNow()) != nil {
 				return
 			}
 			continue
@@ -193,6 +194,9 @@ func (p *peer) greet(l *line) error {
 
 // meet is the greeting up to the client's HELLO.
 func (p *peer) meet(l *line) (hello abi.Hello, err error) {
+	if spoken != nil {
+		return p.meetSecure(l)
+	}
 	mark, _, err := l.recv(crypt.DigestNone)
 	if err != nil {
 		return hello, err
@@ -200,6 +204,11 @@ func (p *peer) meet(l *line) (hello abi.Hello, err error) {
 	if err = l.send(abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkWelcome, ID: mark.ID}, nil, crypt.DigestNone); err != nil {
 		return hello, err
 	}
+	return p.hear(l)
+}
+
+// hear takes the client's HELLO.
+func (p *peer) hear(l *line) (hello abi.Hello, err error) {
 	_, attrs, err := l.recv(crc)
 	if err != nil {
 		return hello, err
@@ -227,7 +236,7 @@ func (p *peer) answer(l *line, h *abi.Header, data []byte) error {
 	reply := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector}
 	reply.SetVerifier(p.welcome.Verifier)
 	p.mu.Unlock()
-	return l.send(reply, payload, crc)
+	return l.send(reply, payload, digestNow())
 }
 
 // fail answers h with an error, in the present life of the export.
@@ -236,7 +245,7 @@ func (p *peer) fail(l *line, h *abi.Header, errno unix.Errno) error {
 	p.mu.Lock()
 	reply.SetVerifier(p.welcome.Verifier)
 	p.mu.Unlock()
-	return l.send(reply, nil, crc)
+	return l.send(reply, nil, digestNow())
 }
 
 // user is a front: it submits and waits. As the clients of a real one, it sees
@@ -378,7 +387,7 @@ func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 	t.Helper()
 	b := &bench{peer: p, page: page}
 	c := Config{Name: "vol0", Export: "vol0", Peers: []abi.Addr{abi.UnixAddr("/peer")}, MaxSize: 1 << 20, Depth: 16,
-		Keepalive: time.Second, LogAge: time.Hour, Digest: crc, Page: page, ClientID: abi.ID{9}}
+		Keepalive: time.Second, LogAge: time.Hour, Digest: crc, Key: spoken, Page: page, ClientID: abi.ID{9}}
 	if change != nil {
 		change(&c)
 	}

@@ -410,7 +410,7 @@ func TestErrorIsAnsweredAndNeverResent(t *testing.T) {
 			p.set(func(p *peer) { p.welcome.Verifier[0]++; p.on = nil })
 			reply := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, Reserved: uint32(unix.ENOSPC)}
 			reply.SetVerifier(p.welcome.Verifier)
-			_ = l.send(reply, nil, crc)
+			_ = l.send(reply, nil, digestNow())
 			l.Close()
 			return false
 		}

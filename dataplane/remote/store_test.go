@@ -97,12 +97,12 @@ func (s *store) serve(l *line) bool {
 		return true
 	}
 	for {
-		h, data, err := l.recv(crc)
+		h, data, err := l.recv(digestNow())
 		switch {
 		case err != nil:
 			return true
 		case h.Cmd == abi.MsgPing:
-			_ = l.send(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, nil, crc)
+			_ = l.send(abi.Header{Cmd: abi.MsgPong, ID: h.ID}, nil, digestNow())
 		case h.Cmd == abi.MsgBye:
 			return true
 		case h.Cmd != abi.MsgPong:
@@ -253,7 +253,7 @@ func (s *store) reply(c *channel, h *abi.Header, r extent, answer []byte, change
 			s.harden(int(i), s.cells[i])
 		}
 	}
-	a := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, CSize: 4, Size: uint32(4 + len(answer))}
+	a := abi.Header{Cmd: abi.MsgIOResponse, ID: h.ID, Sector: h.Sector, CSize: csizeNow(), Size: csizeNow() + uint32(len(answer))}
 	if s.stable {
 		a.Reserved = abi.Stable
 	}
@@ -261,7 +261,7 @@ func (s *store) reply(c *channel, h *abi.Header, r extent, answer []byte, change
 	s.peer.mu.Lock()
 	a.SetVerifier(s.welcome.Verifier)
 	s.peer.mu.Unlock()
-	b := frame(a, answer, crc)
+	b := frame(a, answer, digestNow())
 	if s.trouble(60) {
 		_, _ = c.Write(b[:s.under(len(b))])
 		c.Close()
