@@ -23,6 +23,7 @@ import (
 	"dst/abi"
 	"dst/controlplane"
 	"dst/dataplane"
+	"dst/dataplane/nbd"
 )
 
 // version is set by the linker, see the Makefile.
@@ -153,6 +154,10 @@ func serve(o options, log zerolog.Logger) error {
 	if err := needNetAdmin(); err != nil {
 		return err
 	}
+	if err := startAgain(loadModules); err != nil {
+		return err
+	}
+	unix.Umask(0o077)
 	protections := protect(shields, log)
 	socks, err := listen(log)
 	if err != nil {
@@ -166,6 +171,7 @@ func serve(o options, log zerolog.Logger) error {
 		return err
 	}
 	defer plane.Close()
+	protections = append(protections, protect(lateShields, log)...)
 	self := &daemonPlane{Plane: plane, protections: protections}
 	if door, err = open(self, socks, log); err != nil {
 		socks.close()
@@ -193,6 +199,10 @@ func serve(o options, log zerolog.Logger) error {
 	}
 	return err
 }
+
+// loadModules loads what the kernel's devices need as long as that is allowed. A
+// kernel without it is no error: who wants a device is told then.
+func loadModules() { _ = nbd.LoadModule() }
 
 // notify tells the service manager, if there is one.
 func notify(log zerolog.Logger, state string) {

@@ -18,10 +18,15 @@ import (
 	"dst/abi"
 )
 
-// TestMain lets the test binary be the daemon, for tests that need a process.
+// TestMain lets the test binary be the daemon, or try what it may not do, for
+// tests that need a process.
 func TestMain(m *testing.M) {
 	if os.Getenv("DSTD_TEST_RUN") != "" {
 		os.Exit(run(os.Args[1:], os.Stderr))
+	}
+	if os.Getenv("DSTD_TEST_DENIED") != "" {
+		tryDenied()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

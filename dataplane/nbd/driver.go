@@ -51,7 +51,7 @@ func OpenDriver(log zerolog.Logger) (*Driver, error) {
 	d.turn <- struct{}{}
 	err := d.dial()
 	if errors.Is(err, os.ErrNotExist) {
-		if err := loadModule(); err != nil {
+		if err := LoadModule(); err != nil {
 			return nil, fmt.Errorf("the kernel has no nbd driver: run modprobe nbd as root (%v), install a kernel that has it, or use attach socket PATH: %w", err, unix.EOPNOTSUPP)
 		}
 		err = d.dial()
@@ -111,8 +111,13 @@ func capable() error {
 
 var errCapability = fmt.Errorf("to make a block device needs CAP_SYS_ADMIN in the first user namespace: run dstd with it, or use attach socket PATH: %w", unix.EPERM)
 
-// loadModule runs modprobe.
-func loadModule() error {
+// LoadModule runs modprobe, if the kernel does not have the driver. A daemon that
+// gives up the right to do so calls it before; later it is an error that names
+// the remedy. Anybody may call it.
+func LoadModule() error {
+	if _, err := os.Stat(filepath.Join(system().sys, "module", familyName)); err == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "modprobe", "nbd")
@@ -179,10 +184,8 @@ func (d *Driver) exchange(m message) (index int, err error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return index, err
 	}
-	if _, serr := os.Stat(filepath.Join(d.host.sys, "module", familyName)); serr != nil {
-		if lerr := loadModule(); lerr != nil {
-			return 0, fmt.Errorf("the kernel's nbd driver was taken out: run modprobe nbd as root (%v): %w", lerr, unix.EOPNOTSUPP)
-		}
+	if err := LoadModule(); err != nil {
+		return 0, fmt.Errorf("the kernel's nbd driver was taken out: run modprobe nbd as root (%v): %w", err, unix.EOPNOTSUPP)
 	}
 	if err := d.conn.SetReadDeadline(time.Now().Add(replyTime)); err != nil {
 		return 0, err

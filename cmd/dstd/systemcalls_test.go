@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// tryDenied calls everything that is denied, from a thread that is not the one
+// that put the filter up, and what a daemon needs; it prints what went wrong.
+func tryDenied() {
+	started, filtered, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer close(done)
+		close(started)
+		<-filtered
+		for _, call := range denied {
+			// Arguments that no call takes: what gets past the filter fails in another way.
+			if _, _, errno := unix.RawSyscall6(uintptr(call), ^uintptr(0), ^uintptr(0), ^uintptr(0), ^uintptr(0), ^uintptr(0), ^uintptr(0)); errno != unix.EPERM {
+				fmt.Printf("call %d: %v\n", call, errno)
+			}
+		}
+		if fd, err := unix.Open("/proc/self/status", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			fmt.Println("open:", err)
+		} else {
+			_ = unix.Close(fd)
+		}
+		if _, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{}); !errors.Is(err, unix.EPERM) {
+			fmt.Println("another program started:", err)
+		}
+	}()
+	<-started
+	if err := errors.Join(noNewPrivileges(), denySystemCalls()); err != nil {
+		fmt.Println(err)
+	}
+	close(filtered)
+	<-done
+}
+
+func TestSystemCallsAreDenied(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "DSTD_TEST_DENIED=1")
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestCallFilter walks through the program as the kernel does.
+func TestCallFilter(t *testing.T) {
+	const arch = unix.AUDIT_ARCH_AARCH64
+	denied := []uint32{59, 101, 4000}
+	for _, tt := range []struct {
+		arch, call uint32
+		pass       bool
+	}{
+		{arch, 0, true}, {arch, 58, true}, {arch, 60, true}, {arch, 1 << 20, true},
+		{arch, 59, false}, {arch, 101, false}, {arch, 4000, false},
+		{arch, callX32, false}, {arch, callX32 | 1, false}, {arch, ^uint32(0), false},
+		{unix.AUDIT_ARCH_I386, 0, false},
+	} {
+		if pass := interpret(t, callFilter(arch, denied), tt.arch, tt.call); pass != tt.pass {
+			t.Errorf("arch %#x call %d: %v", tt.arch, tt.call, pass)
+		}
+	}
+}
+
+// interpret is what a filter answers, as far as ours go.
+func interpret(t *testing.T, f []unix.SockFilter, arch, call uint32) (pass bool) {
+	t.Helper()
+	var acc uint32
+	for pc := 0; ; pc++ {
+		op := f[pc]
+		jump := func(yes bool) {
+			if yes {
+				pc += int(op.Jt)
+			} else {
+				pc += int(op.Jf)
+			}
+		}
+		switch op.Code {
+		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+			acc = map[uint32]uint32{callNumber: call, callArch: arch}[op.K]
+		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+			jump(acc == op.K)
+		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+			jump(acc >= op.K)
+		case unix.BPF_RET | unix.BPF_K:
+			return op.K == unix.SECCOMP_RET_ALLOW
+		default:
+			t.Fatalf("instruction %+v", op)
+		}
+	}
+}
