@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
-	"dst/dataplane/crypt"
 	"dst/dataplane/trans"
 )
 
@@ -53,6 +52,7 @@ func checkKnobs(k *abi.Knobs) error {
 		{"keepalive", abi.AttrNodeKeepalive, k.Keepalive, 10, 3600_000},
 		{"workers", abi.AttrNodeWorkers, k.Workers, 1, 1024},
 		{"log-age", abi.AttrNodeLogAge, k.LogAge, 10, math.MaxUint32},
+		{"crypto-threads", abi.AttrNodeCryptoThreads, k.CryptoThreads, 0, 1024},
 	} {
 		if c.value != nil && (*c.value < c.low || *c.value > c.top) {
 			return abi.Blame(c.attr, fmt.Errorf("%s %d is not from %d to %d: %w", c.name, *c.value, c.low, c.top, unix.ERANGE))
@@ -77,57 +77,4 @@ func checkSet(n *abi.Node) error {
 		return wrong(abi.AttrNodeFlags, "flags %#x are not in flags-mask: name there what changes", uint32(n.Flags&^n.Mask))
 	}
 	return checkKnobs(&n.Knobs)
-}
-
-// checkCrypto refuses keys and algorithms that do not go together.
-func checkCrypto(c *abi.Crypto) error {
-	for _, k := range []struct {
-		algorithm, file         string
-		key                     []byte
-		attr, fileAttr, keyAttr uint16
-		what                    string
-		keyed                   bool // useless without a key
-	}{
-		{c.Cipher, c.CipherKeyFile, c.CipherKey, abi.AttrCryptoCipher, abi.AttrCryptoCipherKeyFile, abi.AttrCryptoCipherKey, "cipher", true},
-		{c.Hash, c.HashKeyFile, c.HashKey, abi.AttrCryptoHash, abi.AttrCryptoHashKeyFile, abi.AttrCryptoHashKey, "hash", false},
-	} {
-		switch {
-		case k.file != "" && len(k.key) > 0:
-			return wrong(k.keyAttr, "the %s key is given twice, as bytes and as a file: leave one out", k.what)
-		case k.file != "" && k.file[0] != '/':
-			return wrong(k.fileAttr, "key file %q: write an absolute path", k.file)
-		case k.algorithm == "" && k.file != "":
-			return wrong(k.fileAttr, "a %s key needs a %s: name one", k.what, k.what)
-		case k.algorithm == "" && len(k.key) > 0:
-			return wrong(k.keyAttr, "a %s key needs a %s: name one", k.what, k.what)
-		case k.keyed && k.algorithm != "" && k.file == "" && len(k.key) == 0:
-			return wrong(k.attr, "%s %q needs a key: give its file", k.what, k.algorithm)
-		}
-	}
-	if c.Cipher == "" && c.Hash == "" && c.Threads == nil {
-		return fmt.Errorf("nothing to set: name a cipher or a hash: %w", unix.EINVAL)
-	}
-	return nil
-}
-
-// parseCrypto takes a CRYPTO request as far as this version goes: digests.
-func parseCrypto(c *abi.Crypto, started bool) (crypt.Digest, error) {
-	if started {
-		return 0, abi.Blame(abi.AttrCryptoName, fmt.Errorf("node %q is started: set its digest before start: %w", c.Name, unix.EEXIST))
-	}
-	for _, k := range []struct {
-		attr  uint16
-		given bool
-	}{
-		{abi.AttrCryptoCipher, c.Cipher != ""},
-		{abi.AttrCryptoHashKeyFile, c.HashKeyFile != ""},
-		{abi.AttrCryptoHashKey, len(c.HashKey) > 0},
-		{abi.AttrCryptoThreads, c.Threads != nil},
-	} {
-		if k.given {
-			return 0, abi.Blame(k.attr, fmt.Errorf("this version checks data (hash crc32c) and does not encrypt or authenticate it: use it on trusted networks only: %w", unix.EOPNOTSUPP))
-		}
-	}
-	d, err := crypt.ParseDigest(c.Hash)
-	return d, abi.Blame(abi.AttrCryptoHash, err)
 }

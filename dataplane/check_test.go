@@ -37,6 +37,7 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 	}
 	set := func(name string, n abi.Node) error { n.Name = name; return p.Set(&n) }
 	crypto := func(c abi.Crypto) error { c.Name = "vol0"; return p.Crypto(&c) }
+	good := w.keyFile("good")
 	key, one := []byte{1}, new(uint32(1))
 	for _, c := range []struct {
 		name  string
@@ -84,10 +85,30 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 		{"rule that is not there", p.DelRule("vol0", loopback), unix.ENOENT, abi.AttrNodeRule, 0},
 		{"rule of a remote", p.AddRule("disk0", loopback), unix.EOPNOTSUPP, abi.AttrNodeName, 0},
 		{"nothing for crypto", crypto(abi.Crypto{}), unix.EINVAL, 0, 0},
-		{"cipher", crypto(abi.Crypto{Cipher: "x", CipherKey: key}), unix.EOPNOTSUPP, abi.AttrCryptoCipher, 0},
-		{"threads", crypto(abi.Crypto{Threads: one}), unix.EOPNOTSUPP, abi.AttrCryptoThreads, 0},
-		{"cipher without key", crypto(abi.Crypto{Cipher: "x"}), unix.EINVAL, abi.AttrCryptoCipher, 0},
-		{"key without cipher", crypto(abi.Crypto{CipherKey: key}), unix.EINVAL, abi.AttrCryptoCipherKey, 0},
+		{"unknown cipher", crypto(abi.Crypto{Cipher: "x", CipherKey: key}), unix.EINVAL, abi.AttrCryptoCipher, 0},
+		{"unknown hash beside a cipher", crypto(abi.Crypto{Cipher: "cbc(aes)", CipherKey: key, Hash: "x", HashKey: key}), unix.EINVAL, abi.AttrCryptoHash, 0},
+		{"hash without a key", crypto(abi.Crypto{Hash: "hmac(sha256)"}), unix.EINVAL, abi.AttrCryptoHash, 0},
+		{"old hash", crypto(abi.Crypto{Hash: "hmac(sha1)", HashKey: key}), unix.EOPNOTSUPP, abi.AttrCryptoHash, 0},
+		{"cipher alone", crypto(abi.Crypto{Cipher: "cbc(aes)", CipherKey: key}), unix.EOPNOTSUPP, abi.AttrCryptoCipher, 0},
+		{"short key", crypto(abi.Crypto{CipherKey: key}), unix.EINVAL, abi.AttrCryptoCipherKey, 0},
+		{"no key file", crypto(abi.Crypto{CipherKeyFile: w.path("no")}), unix.ENOENT, abi.AttrCryptoCipherKeyFile, 0},
+		{"no second key file", crypto(abi.Crypto{Cipher: "cbc(aes)", Hash: "hmac(sha256)", CipherKeyFile: good, HashKeyFile: w.path("no")}), unix.ENOENT, abi.AttrCryptoHashKeyFile, 0},
+		{"key file of all", crypto(abi.Crypto{CipherKeyFile: file}), unix.EINVAL, abi.AttrCryptoCipherKeyFile, 0},
+		{"unknown op", crypto(abi.Crypto{Op: 9}), unix.EINVAL, abi.AttrCryptoOp, 0},
+		{"unknown flag", crypto(abi.Crypto{Flags: 2, CipherKeyFile: good}), unix.EINVAL, abi.AttrCryptoFlags, 0},
+		{"add nothing", crypto(abi.Crypto{Op: abi.CryptoOpAdd}), unix.EINVAL, 0, 0},
+		{"add a digest", crypto(abi.Crypto{Op: abi.CryptoOpAdd, Hash: "crc32c"}), unix.EINVAL, 0, 0},
+		{"add threads", crypto(abi.Crypto{Op: abi.CryptoOpAdd, CipherKeyFile: good, Threads: one}), unix.EINVAL, abi.AttrCryptoThreads, 0},
+		{"add the first key", crypto(abi.Crypto{Op: abi.CryptoOpAdd, CipherKeyFile: good}), unix.EINVAL, 0, 0},
+		{"set by id", crypto(abi.Crypto{CipherKeyFile: good, KeyID: abi.KeyID{1}}), unix.EINVAL, abi.AttrCryptoKeyID, 0},
+		{"del nothing", crypto(abi.Crypto{Op: abi.CryptoOpDel}), unix.EINVAL, abi.AttrCryptoKeyID, 0},
+		{"del by file", crypto(abi.Crypto{Op: abi.CryptoOpDel, KeyID: abi.KeyID{1}, CipherKeyFile: good}), unix.EINVAL, 0, 0},
+		{"del of no key", crypto(abi.Crypto{Op: abi.CryptoOpDel, KeyID: abi.KeyID{1}}), unix.ENOENT, abi.AttrCryptoKeyID, 0},
+		{"one more key for a remote", p.Crypto(&abi.Crypto{Name: "disk0", Op: abi.CryptoOpAdd, CipherKeyFile: good}), unix.EOPNOTSUPP, abi.AttrCryptoOp, 0},
+		{"key of nobody", p.Crypto(&abi.Crypto{Name: "none", CipherKeyFile: good}), unix.ENODEV, abi.AttrNodeName, 0},
+		{"threads beyond all", p.AddExport(&abi.Node{Name: "new", Device: file, Addrs: []abi.Addr{at}, Knobs: abi.Knobs{CryptoThreads: new(uint32(1025))}}), unix.ERANGE, abi.AttrNodeCryptoThreads, 0},
+		{"cipher without key", crypto(abi.Crypto{Cipher: "gcm(aes)"}), unix.EINVAL, abi.AttrCryptoCipher, 0},
+		{"key without cipher", crypto(abi.Crypto{CipherKey: key, Hash: "hmac(sha256)", HashKey: key}), unix.EINVAL, abi.AttrCryptoCipherKey, 0},
 		{"file without hash", crypto(abi.Crypto{HashKeyFile: "/k"}), unix.EINVAL, abi.AttrCryptoHashKeyFile, 0},
 		{"relative file", crypto(abi.Crypto{Hash: "x", HashKeyFile: "k"}), unix.EINVAL, abi.AttrCryptoHashKeyFile, 0},
 		{"key twice", crypto(abi.Crypto{Cipher: "x", CipherKey: key, CipherKeyFile: "/k"}), unix.EINVAL, abi.AttrCryptoCipherKey, 0},

@@ -15,12 +15,14 @@ import (
 type exportNode struct {
 	conf    abi.Node
 	node    *export.Node
-	digest  crypt.Digest
+	digest  crypt.Digest // without keys
+	ring    *keyring
 	started bool
 }
 
 // exportFlags are the flags that an export knows.
-const exportFlags = abi.NodeFlagReadOnly | abi.NodeFlagShared | abi.NodeFlagWritethrough | abi.NodeFlagDirect | abi.NodeFlagBuffered
+const exportFlags = abi.NodeFlagReadOnly | abi.NodeFlagShared | abi.NodeFlagWritethrough | abi.NodeFlagDirect | abi.NodeFlagBuffered |
+	abi.NodeFlagRequireCrypto
 
 func (p *Plane) newExport(n *abi.Node) (node, error) {
 	e := &exportNode{conf: *n}
@@ -33,15 +35,21 @@ func (p *Plane) newExport(n *abi.Node) (node, error) {
 	if e.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
 		return nil, abi.Blame(abi.AttrNodeHash, err)
 	}
+	if e.ring, err = p.run.keyring(n); err != nil {
+		return nil, err
+	}
 	k := knobsOf(n)
 	e.node, err = export.New(export.Config{
 		Name: n.Name, Device: n.Device, Listen: n.Addrs, Size: n.Size, Flags: e.conf.Flags,
 		MaxPages: k.maxPages, Depth: k.depth, Workers: k.workers, Arena: k.arena,
 		Keepalive: k.keepalive, Digest: e.digest, StateDir: p.cfg.StateDir,
+		Keys: e.ring.keys, RequireCrypto: n.Flags&abi.NodeFlagRequireCrypto != 0,
 	}, export.Env{Budget: p.budget, Ports: p.ports, Log: p.cfg.Log, Notify: p.cfg.Notify})
 	if err != nil {
+		e.ring.wipe()
 		return nil, err
 	}
+	e.node.SetThreads(int(k.threads))
 	return e, nil
 }
 
@@ -70,10 +78,17 @@ func (e *exportNode) start() error {
 }
 
 func (e *exportNode) remove(force bool) error {
-	return abi.Blame(abi.AttrNodeName, e.node.Close(force))
+	err := e.node.Close(force)
+	if err == nil {
+		e.ring.wipe()
+	}
+	return abi.Blame(abi.AttrNodeName, err)
 }
 
-func (e *exportNode) stop() { _ = e.node.Close(true) }
+func (e *exportNode) stop() {
+	_ = e.node.Close(true)
+	e.ring.wipe()
+}
 
 func (e *exportNode) set(n *abi.Node) error {
 	k := &n.Knobs
@@ -108,13 +123,21 @@ func (e *exportNode) set(n *abi.Node) error {
 	return nil
 }
 
-func (e *exportNode) crypto(c *abi.Crypto) error {
-	digest, err := parseCrypto(c, e.started)
-	if err != nil {
+func (e *exportNode) crypto(ch *cryptoChange) error {
+	if ch.plain != "" && e.conf.Flags&abi.NodeFlagRequireCrypto != 0 {
+		return abi.Blame(abi.AttrCryptoHash, fmt.Errorf("export %q requires crypto: give it a key: %w", e.conf.Name, unix.EACCES))
+	}
+	if err := e.ring.change(ch, e.node.SetKeys); err != nil {
 		return err
 	}
-	e.node.SetDigest(digest)
-	e.digest, e.conf.Hash = digest, c.Hash
+	if ch.plain != "" {
+		e.node.SetDigest(ch.digest)
+		e.digest, e.conf.Hash = ch.digest, ch.plain
+	}
+	if ch.threads != nil {
+		e.conf.Knobs.CryptoThreads = ch.threads
+		e.node.SetThreads(int(*ch.threads))
+	}
 	return nil
 }
 
@@ -128,7 +151,7 @@ func (e *exportNode) rule(r abi.Rule, add bool) error {
 
 func (e *exportNode) config() *abi.Node {
 	n := e.conf
-	n.Status = &abi.Status{Rules: e.node.Rules()}
+	n.Status = &abi.Status{Rules: e.node.Rules(), Keys: e.ring.shown()}
 	if e.started {
 		n.Flags |= abi.NodeFlagStarted
 	}
@@ -140,9 +163,7 @@ func (e *exportNode) get() *abi.Node {
 	fillKnobs(n)
 	n.Size = e.node.Size()
 	n.Status = e.node.Status()
-	if e.digest == crypt.DigestNone {
-		n.Status.Warnings = append(n.Status.Warnings, "hash none: data is not checked on its way")
-	}
+	e.ring.describe(n, e.digest)
 	return n
 }
 

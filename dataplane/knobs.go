@@ -15,7 +15,7 @@ const defaultHash = "crc32c"
 
 // knobs are a node's tunables with the defaults filled in.
 type knobs struct {
-	maxPages, depth, workers             uint32
+	maxPages, depth, workers, threads    uint32
 	arena                                uint64
 	keepalive, requestTimeout, failAfter time.Duration
 	logAge                               time.Duration
@@ -30,7 +30,7 @@ func knobsOf(n *abi.Node) knobs {
 	for _, f := range []struct {
 		to   *uint32
 		from *uint32
-	}{{&k.maxPages, g.MaxPages}, {&k.depth, g.Depth}, {&k.workers, g.Workers}} {
+	}{{&k.maxPages, g.MaxPages}, {&k.depth, g.Depth}, {&k.workers, g.Workers}, {&k.threads, g.CryptoThreads}} {
 		if f.from != nil {
 			*f.to = *f.from
 		}

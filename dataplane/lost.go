@@ -21,9 +21,9 @@ func (l *lostNode) refuse() error {
 	return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q could not be restored, start it to try again or remove it: %w", l.conf.Name, l.why))
 }
 
-func (l *lostNode) start() error             { return l.refuse() } // Plane.Start makes it again
-func (l *lostNode) set(*abi.Node) error      { return l.refuse() }
-func (l *lostNode) crypto(*abi.Crypto) error { return l.refuse() }
+func (l *lostNode) start() error               { return l.refuse() } // Plane.Start makes it again
+func (l *lostNode) set(*abi.Node) error        { return l.refuse() }
+func (l *lostNode) crypto(*cryptoChange) error { return l.refuse() }
 
 func (l *lostNode) rule(abi.Rule, bool) error { return l.refuse() }
 func (l *lostNode) stop()                     {}
@@ -47,7 +47,7 @@ func (l *lostNode) get() *abi.Node {
 	n := l.config()
 	fillKnobs(n)
 	age := uint64(time.Since(l.since).Milliseconds())
-	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules,
+	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules, Keys: l.conf.Status.Keys,
 		Reason: fmt.Sprintf("could not be restored (start tries again): %v", l.why)}
 	l.device().describe(n.Status)
 	return n

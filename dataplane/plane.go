@@ -32,7 +32,7 @@ type Config struct {
 type node interface {
 	start() error
 	set(*abi.Node) error
-	crypto(*abi.Crypto) error
+	crypto(*cryptoChange) error
 	rule(abi.Rule, bool) error // add or remove
 	remove(force bool) error   // EBUSY naming who, unless force
 	stop()                     // end of the daemon: what must stay, stays
@@ -222,12 +222,15 @@ func (p *Plane) Set(n *abi.Node) error {
 	return p.change(n.Name, abi.EventKindChange, func(at *place) error { return at.node.set(n) })
 }
 
-// Crypto sets digest, cipher and keys of a node that is not started.
+// Crypto changes digest or keys of a node, live. The files that c names are read
+// first, so that all is decided before anything changes; c is the caller's to wipe.
 func (p *Plane) Crypto(c *abi.Crypto) error {
-	if err := checkCrypto(c); err != nil {
+	ch, err := readCrypto(c)
+	defer func() { ch.wipe() }()
+	if err != nil {
 		return err
 	}
-	return p.change(c.Name, abi.EventKindChange, func(at *place) error { return at.node.crypto(c) })
+	return p.change(c.Name, abi.EventKindChange, func(at *place) error { return at.node.crypto(ch) })
 }
 
 // AddRule adds a security rule to an export; an equal one gets r's permission.

@@ -307,7 +307,7 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 		{"del of nobody", func() error { return p.Del("nobody", true) }, unix.ENODEV, "nobody"},
 		{"rule of nobody", func() error { return p.AddRule("nobody", loopback) }, unix.ENODEV, "nobody"},
 		{"rule that is not there", func() error { return p.DelRule("there", loopback) }, 0, ""},
-		{"cipher", func() error { return p.Crypto(&abi.Crypto{Name: "there", Cipher: "gcm(aes)", CipherKeyFile: "/k"}) }, unix.EOPNOTSUPP, "encrypt"},
+		{"key file", func() error { return p.Crypto(&abi.Crypto{Name: "there", Cipher: "gcm(aes)", CipherKeyFile: "/k"}) }, unix.ENOENT, "/k"},
 		{"set of a remote's knob", func() error {
 			return p.Set(&abi.Node{Name: "there", Knobs: abi.Knobs{FailAfter: number(1)}})
 		}, unix.EINVAL, "remotes"},

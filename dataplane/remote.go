@@ -23,7 +23,8 @@ import (
 type remoteNode struct {
 	plane  *Plane
 	conf   abi.Node
-	digest crypt.Digest
+	digest crypt.Digest // without a key
+	ring   *keyring
 	page   []byte
 
 	link   *remote.Node // nil until started
@@ -50,11 +51,16 @@ func (p *Plane) newRemote(n *abi.Node) (node, error) {
 	if r.digest, err = crypt.ParseDigest(orDefault(n.Hash, defaultHash)); err != nil {
 		return nil, abi.Blame(abi.AttrNodeHash, err)
 	}
+	if r.ring, err = p.run.keyring(n); err != nil {
+		return nil, err
+	}
 	if err = p.claim(n.Socket, n.Name); err != nil {
+		r.ring.wipe()
 		return nil, abi.Blame(abi.AttrNodeSocket, err)
 	}
 	if r.page, err = p.run.page(n.Name); err != nil {
 		p.release(n.Socket)
+		r.ring.wipe()
 		return nil, err
 	}
 	return r, nil
@@ -127,7 +133,7 @@ func (r *remoteNode) start() error {
 		Name: r.conf.Name, Export: r.export(), Peers: r.conf.Addrs,
 		ReadOnly: r.conf.Flags&abi.NodeFlagReadOnly != 0, Size: r.conf.Size,
 		MaxSize: maxSize, Depth: k.depth, Keepalive: k.keepalive, RequestTimeout: k.requestTimeout,
-		FailAfter: k.failAfter, LogAge: k.logAge, Digest: r.digest, Page: r.page, Memory: memory, ClientID: id,
+		FailAfter: k.failAfter, LogAge: k.logAge, Digest: r.digest, Key: r.ring.only(), Page: r.page, Memory: memory, ClientID: id,
 		Resent: r.conf.Attach == abi.AttachNbd,
 	}, remote.Env{
 		Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
@@ -139,6 +145,7 @@ func (r *remoteNode) start() error {
 		return fmt.Errorf("remote %q: %w", r.conf.Name, err)
 	}
 	r.memory = memory
+	r.link.SetThreads(int(k.threads))
 	r.link.Start()
 	return nil
 }
@@ -192,6 +199,7 @@ func (r *remoteNode) remove(force bool) error {
 		}
 	}
 	_ = unix.Munmap(r.page)
+	r.ring.wipe()
 	return nil
 }
 
@@ -200,6 +208,7 @@ func (r *remoteNode) remove(force bool) error {
 func (r *remoteNode) stop() {
 	r.end()
 	_ = unix.Munmap(r.page)
+	r.ring.wipe()
 }
 
 // end ends the front's and the link's service: the link gives every transaction
@@ -242,12 +251,31 @@ func (r *remoteNode) set(n *abi.Node) error {
 	return nil
 }
 
-func (r *remoteNode) crypto(c *abi.Crypto) error {
-	digest, err := parseCrypto(c, r.link != nil)
+func (r *remoteNode) crypto(ch *cryptoChange) error {
+	switch {
+	case ch.op != abi.CryptoOpSet:
+		return abi.Blame(abi.AttrCryptoOp, fmt.Errorf("node %q is a remote, which has one key: set it: %w", r.conf.Name, unix.EOPNOTSUPP))
+	case ch.plain != "" && ch.digest != r.digest && r.link != nil:
+		return abi.Blame(abi.AttrCryptoHash, fmt.Errorf("node %q is started with %s, its digest stays: remove it and add it again: %w", r.conf.Name, r.digest.Name(), unix.EBUSY))
+	}
+	err := r.ring.change(ch, func(keys []*crypt.Key) error {
+		if r.link == nil {
+			return nil
+		}
+		return r.link.SetKey(first(keys))
+	})
 	if err != nil {
 		return err
 	}
-	r.digest, r.conf.Hash = digest, c.Hash
+	if ch.plain != "" {
+		r.digest, r.conf.Hash = ch.digest, ch.plain
+	}
+	if ch.threads != nil {
+		r.conf.Knobs.CryptoThreads = ch.threads
+		if r.link != nil {
+			r.link.SetThreads(int(*ch.threads))
+		}
+	}
 	return nil
 }
 
@@ -257,7 +285,7 @@ func (r *remoteNode) rule(abi.Rule, bool) error {
 
 func (r *remoteNode) config() *abi.Node {
 	n := r.conf
-	n.Status = new(abi.Status)
+	n.Status = &abi.Status{Keys: r.ring.shown()}
 	if r.link != nil {
 		n.Flags |= abi.NodeFlagStarted
 	}
@@ -270,9 +298,11 @@ func (r *remoteNode) get() *abi.Node {
 	fillKnobs(n)
 	if r.link == nil {
 		n.Status.State = abi.StateConfigured
+		r.ring.describe(n, r.digest)
 		return n
 	}
 	n.Status = r.link.Status()
+	n.Status.Keys = r.ring.shown()
 	if i, ok := r.link.Info(); ok {
 		n.Size = i.Size
 	}
@@ -284,9 +314,7 @@ func (r *remoteNode) get() *abi.Node {
 	if why := r.behind.Load(); why != nil {
 		n.Status.Warnings = append(n.Status.Warnings, fmt.Sprintf("the kernel device did not take the size of %d bytes: %v", n.Size, *why))
 	}
-	if r.digest == crypt.DigestNone {
-		n.Status.Warnings = append(n.Status.Warnings, "hash none: data is not checked on its way")
-	}
+	r.ring.describe(n, r.digest)
 	return n
 }
 

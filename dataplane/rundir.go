@@ -22,6 +22,7 @@ import (
 //	boot                 boot id of the host
 //	lock                 held by the living daemon
 //	nodes/NAME/config    the node as it was configured (attributes of the control ABI)
+//	nodes/NAME/keys      its keys, see keyring
 //	nodes/NAME/page      a remote's attachment, see remote.Saved
 //	nodes/NAME/log       its payload memory, and what of it is acknowledged and not durable, see trans.Memory
 //
@@ -100,6 +101,8 @@ func (d *runDir) save(n *abi.Node) error {
 // again.
 func (d *runDir) erase(name string) {
 	_ = os.Remove(filepath.Join(d.node(name), "config"))
+	shred(d.keys(name))
+	shred(d.keys(name) + ".new")
 	_ = os.RemoveAll(d.node(name))
 }
 

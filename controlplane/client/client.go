@@ -49,7 +49,7 @@ func Dial(o Options) (*Client, error) {
 		return nil, refusal(err, nil)
 	}
 	c := &Client{options: o, sock: sock, conn: genetlink.NewConn(netlink.NewConn(sock, sock.port))}
-	if err := c.findFamily(); err != nil {
+	if err := c.findFamily(context.Background()); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -58,8 +58,12 @@ func Dial(o Options) (*Client, error) {
 // Close ends the connection and every call that waits. Any goroutine may call it.
 func (c *Client) Close() error { return c.sock.Close() }
 
-func (c *Client) findFamily() error {
-	c.sock.wait(context.Background(), c.options.Timeout)
+// findFamily asks who is there: who has the daemon's port and is not allowed to
+// send cannot answer. Since Dial it may be another process.
+func (c *Client) findFamily(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sock.wait(ctx, c.options.Timeout)
 	f, err := c.conn.GetFamily(abi.FamilyName)
 	switch {
 	case err != nil:

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,7 +86,7 @@ func (r request) family(version uint32) []byte {
 type daemon struct {
 	fd     int
 	answer func(r request) [][]byte // nil for GETFAMILY means: as it should be
-	done   chan struct{}
+	end    func()                   // of it, and of its socket; idempotent
 }
 
 // listen makes a daemon in the network namespace of the calling thread.
@@ -101,22 +102,23 @@ func listen(t *testing.T, answer func(request) [][]byte) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{fd: fd, answer: answer, done: make(chan struct{})}
-	ended := make(chan struct{})
-	go func() { defer close(ended); d.serve() }()
-	t.Cleanup(func() {
-		close(d.done)
+	d := &daemon{fd: fd, answer: answer}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { defer close(ended); d.serve(stop) }()
+	d.end = sync.OnceFunc(func() {
+		close(stop)
 		<-ended
 		_ = unix.Close(fd)
 	})
+	t.Cleanup(d.end)
 	return d
 }
 
-func (d *daemon) serve() {
+func (d *daemon) serve(stop chan struct{}) {
 	buf := make([]byte, 1<<16)
 	for {
 		select {
-		case <-d.done:
+		case <-stop:
 			return
 		default:
 		}

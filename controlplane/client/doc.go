@@ -11,7 +11,8 @@
 // Dial asks GETFAMILY before anything secret is sent, and every datagram must
 // come from the daemon's port and be sent by uid 0: the kernel lets nobody
 // without CAP_NET_ADMIN send on NETLINK_GENERIC, so that a program which took the
-// port can neither answer nor get a key.
+// port can neither answer nor get a key. Before the bytes of a key it is asked
+// again: the daemon may have ended since, and somebody else have its port.
 //
 // Every call ends: after 5 seconds without an answer, at the deadline of its
 // context if that has one, or when the context is cancelled. Errors of the daemon

@@ -53,9 +53,16 @@ func (c *Client) Set(ctx context.Context, n *abi.Node) error {
 	return c.act(ctx, abi.CmdSet, n)
 }
 
-// Crypto sets digest, cipher and keys of a node. What was sent is erased; k is
-// the caller's to wipe. Errors: ENODEV, EINVAL, ENOENT, EOPNOTSUPP.
+// Crypto changes digest and keys of a node, as k.Op says. What was sent is erased;
+// k is the caller's to wipe. Better than the bytes of a key is the path of its
+// file; before bytes are sent the daemon is asked once more who it is. Errors:
+// ENODEV, EINVAL, ENOENT, EACCES, EEXIST, EBUSY, EOPNOTSUPP.
 func (c *Client) Crypto(ctx context.Context, k *abi.Crypto) error {
+	if len(k.CipherKey)+len(k.HashKey) > 0 {
+		if err := c.findFamily(ctx); err != nil {
+			return err
+		}
+	}
 	return c.act(ctx, abi.CmdCrypto, k)
 }
 

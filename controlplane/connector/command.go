@@ -1,7 +1,10 @@
 package connector
 
 import (
+	"fmt"
 	"math"
+
+	"golang.org/x/sys/unix"
 
 	"dst/abi"
 )
@@ -53,15 +56,28 @@ func (d *Door) addExport(c *abi.Ctl, payload []byte) error {
 	})
 }
 
-// crypto leaves no key behind: k is erased here, the request by Serve. The
-// original's number of threads says nothing here.
+// crypto leaves no key behind: k is erased here, the request by Serve. As ever it
+// is for nodes that are not started; a number of threads that is no number says
+// nothing.
 func (d *Door) crypto(c *abi.Ctl, payload []byte) error {
 	var k abi.CryptoCtl
 	defer func() { k.Wipe() }()
 	if err := k.Parse(payload); err != nil {
 		return err
 	}
-	return d.plane.Crypto(&abi.Crypto{Name: c.Name, Cipher: k.Cipher, Hash: k.Hash, CipherKey: k.CipherKey, HashKey: k.HashKey})
+	if n, err := d.plane.Get(c.Name); err == nil && n.Flags&abi.NodeFlagStarted != 0 {
+		return fmt.Errorf("the node is started, its keys stay: use dstctl crypto set: %w", unix.EEXIST)
+	}
+	return d.plane.Crypto(&abi.Crypto{Name: c.Name, Cipher: k.Cipher, Hash: k.Hash, CipherKey: k.CipherKey, HashKey: k.HashKey, Threads: threads(&k)})
+}
+
+// threads is the original's number of workers; with nothing to encrypt or to
+// check there are none to set.
+func threads(k *abi.CryptoCtl) *uint32 {
+	if k.Threads <= 0 || k.Cipher == "" && k.Hash == "" {
+		return nil
+	}
+	return new(uint32(min(k.Threads, 1024)))
 }
 
 func (d *Door) security(c *abi.Ctl, payload []byte) error {

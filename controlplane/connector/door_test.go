@@ -51,6 +51,10 @@ func TestCommands(t *testing.T) {
 			Name: "new", Device: "/dev/sdb", Addrs: []abi.Addr{here}, Size: 1 << 30, Knobs: abi.Knobs{MaxPages: new(uint32(1024))}}}},
 		{"crypto", crypto("vol0", both), call{method: "Crypto", name: "vol0", crypto: abi.Crypto{
 			Name: "vol0", Cipher: both.Cipher, Hash: both.Hash, CipherKey: both.CipherKey, HashKey: both.HashKey}}},
+		{"crypto with threads", crypto("vol0", abi.CryptoCtl{Hash: "crc32c", Threads: 3}), call{method: "Crypto", name: "vol0", crypto: abi.Crypto{
+			Name: "vol0", Hash: "crc32c", CipherKey: []byte{}, HashKey: []byte{}, Threads: new(uint32(3))}}},
+		{"crypto with too many threads", crypto("vol0", abi.CryptoCtl{Hash: "crc32c", Threads: math.MaxInt32}), call{method: "Crypto", name: "vol0", crypto: abi.Crypto{
+			Name: "vol0", Hash: "crc32c", CipherKey: []byte{}, HashKey: []byte{}, Threads: new(uint32(1024))}}},
 		{"security", secure("vol0", abi.PermRW, bare("10.0.0.7:99")), call{method: "AddRule", name: "vol0", rule: inet}},
 		{"start", start("vol0"), call{method: "Start", name: "vol0"}},
 		{"start with bytes behind", start("vol0").cut(100), call{method: "Start", name: "vol0"}},

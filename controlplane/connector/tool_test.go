@@ -100,6 +100,20 @@ func (p *fakePlane) Start(name string) error {
 	return p.change(call{method: "Start", name: name})
 }
 
+// Get knows a node's name, and that it is started if Start was its last call.
+func (p *fakePlane) Get(name string) (*abi.Node, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.nodes[name] {
+		return nil, unix.ENODEV
+	}
+	n := &abi.Node{Name: name}
+	if len(p.calls) > 0 && p.calls[len(p.calls)-1].method == "Start" {
+		n.Flags = abi.NodeFlagStarted
+	}
+	return n, nil
+}
+
 func (p *fakePlane) AddRule(name string, r abi.Rule) error {
 	return p.change(call{method: "AddRule", name: name, rule: r})
 }
