@@ -429,7 +429,7 @@ func BenchmarkFrames(b *testing.B) {
 }
 
 // frames sends frames with payload, 64 deep, until the other end has them all.
-func frames(b *testing.B, s, r *conn.Sock, size int) {
+func frames(b *testing.B, s, r conn.Stream, size int) {
 	const depth = 64
 	o, in := conn.NewOut(s), conn.NewIn(r, make([]byte, 256<<10))
 	defer o.Close()
