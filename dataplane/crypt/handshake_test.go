@@ -193,13 +193,17 @@ func TestN12N15FlippedBits(t *testing.T) {
 				t.Fatalf("%v: bit %d of message 1: %v", suite, bit, found)
 			}
 		}
+		i, msg1 := initiateOK(t, k)
+		_, _, msg2, err := Respond(msg1, finder(k))
+		if err != nil {
+			t.Fatal(err)
+		}
 		for bit := range 8 * ReplySize {
-			i, msg1 := initiateOK(t, k)
-			_, _, msg2, err := Respond(msg1, finder(k))
-			if err != nil {
-				t.Fatal(err)
-			}
-			unfinished(t, fmt.Sprintf("%v: bit %d of message 2", suite, bit), i, flipped(msg2, bit))
+			n := *i.n
+			unfinished(t, fmt.Sprintf("%v: bit %d of message 2", suite, bit), &Initiator{suite: suite, n: &n, e: i.e}, flipped(msg2, bit))
+		}
+		if _, err := i.Finish(msg2); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -295,6 +299,13 @@ func TestN15WrongKeys(t *testing.T) {
 	}
 	_, msg1 := initiateOK(t, right)
 	unanswered(t, "no key at all", msg1)
+	// Nor does the holder of a key choose another suite for it.
+	for _, suite := range suites() {
+		posing := &Key{suite: suite, id: right.id, psk: right.psk}
+		if _, msg1 := initiateOK(t, posing); suite != right.suite {
+			unanswered(t, fmt.Sprintf("posing as %v", suite), msg1, right)
+		}
+	}
 	// An export that finds a key under an id that is not its own does not use it.
 	msg1[6] ^= 1
 	if _, k, _, err := Respond(msg1, func(abi.KeyID) *Key { return right }); !errors.Is(err, unix.EACCES) || k != nil {
@@ -524,7 +535,7 @@ func TestWipedKeyIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan int)
+	begun, done := make(chan bool), make(chan int)
 	go func() { // Started by the test, ends when the key is wiped.
 		n := 0
 		for {
@@ -532,9 +543,12 @@ func TestWipedKeyIsRefused(t *testing.T) {
 				done <- n
 				return
 			}
-			n++
+			if n++; n == 1 {
+				close(begun)
+			}
 		}
 	}()
+	<-begun
 	k.Wipe()
 	t.Logf("wiped after %d answers", <-done)
 	k.Wipe()

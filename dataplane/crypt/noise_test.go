@@ -146,9 +146,6 @@ func oracleState(t testing.TB, initiator, chacha bool, prologue, psk []byte, ran
 	return s
 }
 
-// crossRuns is how often this implementation meets the other one.
-const crossRuns = 10_000
-
 // TestNoiseMeetsAnother: random keys, prologues and payloads, both ciphers, this
 // implementation in both roles, and then a stream in random pieces each way.
 func TestNoiseMeetsAnother(t *testing.T) {
