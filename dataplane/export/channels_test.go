@@ -64,6 +64,7 @@ func (c *client) prove(k *crypt.Key) error {
 		return err
 	}
 	c.st = s
+	runtime.SetFinalizer(s, (*conn.Secure).Free)
 	return s.Ready()
 }
 

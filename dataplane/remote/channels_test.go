@@ -66,6 +66,21 @@ func (s *several) Write(b []byte) (int, error) {
 	return s.Secure.Write(b)
 }
 
+// Free is Secure's, when nobody writes.
+func (s *several) Free() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Secure.Free()
+}
+
+// free gives back what the connection has; its reader has ended.
+func (l *line) free() {
+	l.raw.Close()
+	if s, ok := l.Stream.(*several); ok {
+		s.Free()
+	}
+}
+
 // protect is the export's half of the handshake with the key k.
 func (l *line) protect(k *crypt.Key) error {
 	s, _, err := conn.Respond(l.Stream, func(id abi.KeyID) *crypt.Key {

@@ -134,7 +134,7 @@ func frame(h abi.Header, data []byte, d crypt.Digest) []byte {
 
 // serve greets and answers until the connection ends.
 func (p *peer) serve(l *line) {
-	defer l.Close()
+	defer l.free()
 	p.mu.Lock()
 	play := p.play
 	p.mu.Unlock()
