@@ -2,6 +2,7 @@
 //
 //	wire ADDR EXPORT ro|rw      sends what stdin says, a line each, and prints what came of it
 //	wire ADDR NAME nbd          the same, as an NBD client of "attach socket"
+//	wire -sniff > FILE          what crosses the network namespace's interfaces, until SIGTERM (see sniff.go)
 //	wire -hostile KIND -n N -for TIME ADDR EXPORT    N connections at a time that misbehave (see hostile.go)
 //
 // Lines of stdin: read OFFSET LENGTH | write OFFSET LENGTH BYTE | discard OFFSET LENGTH | zeroes OFFSET LENGTH | flush | ping.
@@ -27,9 +28,12 @@ func main() {
 	kind := flag.String("hostile", "", "misbehave: "+strings.Join(kinds(), ", "))
 	n := flag.Int("n", 64, "that many connections at a time")
 	span := flag.Duration("for", 5*time.Second, "for so long")
+	tap := flag.Bool("sniff", false, "copy what crosses the interfaces to stdout")
 	flag.Parse()
 	var err error
 	switch {
+	case *tap && flag.NArg() == 0:
+		err = sniff(os.Stdout)
 	case *kind != "" && flag.NArg() == 2:
 		err = besiege(*kind, *n, *span, flag.Arg(0), flag.Arg(1))
 	case *kind == "" && flag.NArg() == 3:
