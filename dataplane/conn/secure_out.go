@@ -74,6 +74,9 @@ func (s *Secure) seal(f *Frame) error {
 // sealFrame seals what is left of f. Not whole: the buffer is full.
 func (s *Secure) sealFrame(f *Frame) (whole bool, err error) {
 	x := &s.out
+	if fits, err := s.fits(f); !fits || err != nil {
+		return false, err
+	}
 	for skip := x.off; skip < len(f.Head); skip = x.off {
 		n, err := s.collect(f.Head[skip:])
 		if x.off += n; n == 0 || err != nil {
@@ -93,6 +96,26 @@ func (s *Secure) sealFrame(f *Frame) (whole bool, err error) {
 		rest = rest[n:]
 	}
 	return true, nil
+}
+
+// fits prepares for a frame that begins: what of it is collected is not spread over
+// two records if one can have it, so that the peer need not put it together, nor
+// over two batches. No: the buffer is full.
+func (s *Secure) fits(f *Frame) (bool, error) {
+	x := &s.out
+	n := len(f.Head)
+	if len(f.Data) < bigPayload {
+		n += len(f.Data)
+	}
+	if x.off > 0 || n > s.text {
+		return true, nil
+	}
+	if x.text+n > s.text {
+		if err := s.endRecord(); err != nil {
+			return false, err
+		}
+	}
+	return x.end == 0 && x.text == 0 || x.end+x.text+n+crypt.RecordExtra <= len(x.buf), nil
 }
 
 // collect copies what fits of p to the record of small pieces; nothing: the buffer
