@@ -106,10 +106,13 @@ func errnoOf(name string) unix.Errno {
 }
 
 // Serve carries out line after line of r and answers each on w, "ok…" or "error: …", until r ends.
-func (d *Disk) Serve(r io.Reader, w io.Writer) error {
+func (d *Disk) Serve(r io.Reader, w io.Writer) error { return Serve(r, w, d.Do) }
+
+// Serve is Disk.Serve for orders to whomever.
+func Serve(r io.Reader, w io.Writer, do func(line string) (string, error)) error {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		answer, err := d.Do(strings.TrimSpace(lines.Text()))
+		answer, err := do(strings.TrimSpace(lines.Text()))
 		if err != nil {
 			answer = "error: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 		}

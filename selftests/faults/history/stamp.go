@@ -53,6 +53,14 @@ func Parse(b []byte, lba uint64) (ID, bool) {
 	return ID(le.Uint64(b[16:])), whole && le.Uint64(b[8:]) == lba
 }
 
+// Where is the lba that a whole stamp was made for.
+func Where(b []byte) (uint64, bool) {
+	le := binary.LittleEndian
+	lba := le.Uint64(b[8:])
+	id, ok := Parse(b, lba)
+	return lba, ok && id != 0
+}
+
 // describe says what a sector that Parse refused looks like.
 func describe(b []byte, lba uint64) string {
 	le := binary.LittleEndian
