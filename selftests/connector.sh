@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 requires cc make ip jq
 requires_root
-plan 69
+plan 76
 
 PORT=0x445354 # abi.Port
 FRAMES=$TOP/abi/testdata/original
@@ -17,6 +17,7 @@ truncate -s 8M "$DIR/disk" "$DIR/other"
 mkdir "$DIR/dir"
 printf '1 10.0.0.7\n3 2001:db8::7\n0 10.0.0.8\n3 127.0.0.1\n' >"$DIR/rules"
 printf 'secret key bytes' >"$DIR/key"
+ctl "" key gen "$DIR/random" >/dev/null && ctl "" key gen "$DIR/more" >/dev/null || bail "no keys"
 
 SHIM=() TO=(-P $PORT)
 tool() { in_ns "$A" ${SHIM+"${SHIM[@]}"} "$DIR/dst_tool" ${TO+"${TO[@]}"} "$@"; }
@@ -117,7 +118,16 @@ start_cutproxy "$A" tcp:127.0.0.1:9878 tcp:127.0.0.1:9 || bail "no cutproxy"
 says "an address in use" "add: EADDRINUSE" "${new[@]}" "${L[@]}" 9878
 says "more than there is" "add: ERANGE" "${new[@]}" "${L[@]}" 9877 -S 8389120
 says "a hash that is not known" "add: ok crypto: EINVAL del: ok" "${new[@]}" "${L[@]}" 9877 -x md5 -D
-says "ciphers and keys" "add: ok crypto: EOPNOTSUPP del: ok" "${new[@]}" "${L[@]}" 9877 -c 'cbc(aes)' -C "$DIR/key" -D
+says "a cipher without a hash" "add: ok crypto: EOPNOTSUPP del: ok" "${new[@]}" "${L[@]}" 9877 -c 'cbc(aes)' -C "$DIR/random" -D
+says "hmac(sha1)" "add: ok crypto: EOPNOTSUPP del: ok" "${new[@]}" "${L[@]}" 9877 -x 'hmac(sha1)' -H "$DIR/random" -D
+says "a passphrase" "add: ok crypto: EINVAL del: ok" "${new[@]}" "${L[@]}" 9877 -c 'gcm(aes)' -C "$DIR/key" -D
+says "a cipher with a key" "add: ok crypto: ok del: ok" "${new[@]}" "${L[@]}" 9877 -c 'gcm(aes)' -C "$DIR/random" -D
+says "a cipher and a hash, each with its key" "add: ok crypto: ok" "${new[@]}" "${L[@]}" 9877 -c 'cbc(aes)' -C "$DIR/random" -x 'hmac(sha256)' -H "$DIR/more" -t 3
+shows "they are what was asked for" new '[.details.keys[0].cipher, .details.keys[0].hash, .details.settings.crypto_threads.value]' '["cbc(aes)","hmac(sha256)",3]'
+had=$(ctl "$A" -j crypto show new)
+ctl "$A" crypto set new cipher 'cbc(aes)' cipher-key "$DIR/random" hash 'hmac(sha256)' hash-key "$DIR/more"
+is "and the keys are those of dstctl" "$(ctl "$A" -j crypto show new)" "$had"
+says "del" "del: ok" -n new -D
 says "start without a rule" "add: ok start: EINVAL del: ok" "${new[@]}" "${L[@]}" 9877 -R -D
 is "nothing has changed" "$(state)" "$before"
 check "the reasons are in the log" grep -q 'add-export \\*"new\\*": .*is locked' "$DIR/a/log"
