@@ -152,6 +152,7 @@ func (l *lane) rekey() error {
 // wipe forgets the key as far as Go permits: what the ciphers made of it lies on
 // the heap until it is used again.
 func (l *lane) wipe() {
+	l.drop()
 	clear(l.key[:])
 	clear(l.engines[:])
 }
