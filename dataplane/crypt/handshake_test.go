@@ -125,6 +125,9 @@ func TestHandshake(t *testing.T) {
 				t.Fatalf("%v: a key twice", suite)
 			}
 			seen[ours.Send], seen[ours.Receive] = true, true
+			if i.e != nil || *i.n != (noise{err: ErrRefused}) {
+				t.Fatal("the state is not wiped")
+			}
 			if ours.Wipe(); ours.Send != [secretSize]byte{} || ours.Receive != [secretSize]byte{} {
 				t.Fatal("not wiped")
 			}
@@ -307,7 +310,7 @@ func TestN15WrongKeys(t *testing.T) {
 		}
 	}
 	// An export that finds a key under an id that is not its own does not use it.
-	msg1[6] ^= 1
+	_, msg1 = initiateOK(t, &Key{suite: right.suite, id: abi.KeyID{1}, psk: right.psk})
 	if _, k, _, err := Respond(msg1, func(abi.KeyID) *Key { return right }); !errors.Is(err, unix.EACCES) || k != nil {
 		t.Errorf("another id: %v, %v", k, err)
 	}
@@ -327,6 +330,13 @@ func TestN13OtherProtocols(t *testing.T) {
 		unanswered(t, text, []byte(text), k)
 	}
 	_, msg1 := initiateOK(t, k)
+	for other := range 256 {
+		msg1[4] = byte(other)
+		if _, err := MessageSize(msg1); (err == nil) != (other == version) {
+			t.Errorf("version %d: %v", other, err)
+		}
+	}
+	msg1[4] = version
 	for wire := range 256 {
 		msg1[5] = byte(wire)
 		_, known := suiteOf(byte(wire))
