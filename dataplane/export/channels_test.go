@@ -91,3 +91,5 @@ func TestOverSecureChannels(t *testing.T) {
 		})
 	}
 }
+
+func keysOf(keys ...*crypt.Key) []*crypt.Key { return keys }

@@ -341,11 +341,14 @@ func (s *short) Write(b []byte) (int, error) {
 // quiet waits until no connection is half-open.
 func (w *world) quiet() {
 	w.t.Helper()
-	eventually(w.t, "half-open ones are gone", func() bool {
-		w.ports.mu.Lock()
-		defer w.ports.mu.Unlock()
-		return len(w.ports.mu.open) == 0
-	})
+	eventually(w.t, "half-open ones are gone", func() bool { return w.halfOpen() == 0 })
+}
+
+// halfOpen is how many connections are.
+func (w *world) halfOpen() int {
+	w.ports.mu.Lock()
+	defer w.ports.mu.Unlock()
+	return len(w.ports.mu.open)
 }
 
 // count is a stream that counts what is read from it.
@@ -462,8 +465,9 @@ func TestN11ShutdownWithHalfOpen(t *testing.T) {
 				all = append(all, near)
 			}
 			p.at.ports.mu.Lock()
-			want(t, "half-open", len(p.at.ports.mu.open), 100)
+			half := len(p.at.ports.mu.open)
 			p.at.ports.mu.Unlock()
+			want(t, "half-open", half, 100)
 			began := time.Now()
 			if err := p.Close(true); err != nil {
 				t.Error(err)
