@@ -22,7 +22,11 @@ const makeSize = 32
 // open(2) and read(2), EACCES for owner and mode, EINVAL for the contents.
 func ReadKeyFile(path string) ([]byte, error) {
 	// O_NONBLOCK: opening a FIFO does not wait for its other end.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	const how = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	fd, err := unix.Open(path, how, 0)
+	for errors.Is(err, unix.EINTR) { // the runtime's own signals, on a slow file system
+		fd, err = unix.Open(path, how, 0)
+	}
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("key file %s is a symbolic link: name the file itself: %w", path, err)
@@ -72,7 +76,7 @@ func checkKeyBytes(path string, b []byte) error {
 	switch {
 	case len(b) < KeyMin || len(b) > KeyMax:
 		return fmt.Errorf("key file %s does not hold %d to %d bytes: make one with `dstctl key gen FILE`: %w", path, KeyMin, KeyMax, unix.EINVAL)
-	case len(bytes.TrimLeft(b, string(b[:1]))) == 0:
+	case bytes.Count(b, b[:1]) == len(b):
 		return fmt.Errorf("key file %s holds one byte again and again, as after a crash: make one with `dstctl key gen FILE`: %w", path, unix.EINVAL)
 	case isText(b):
 		return fmt.Errorf("key file %s holds printable text, which can be guessed: make a random one with `dstctl key gen FILE`: %w", path, unix.EINVAL)

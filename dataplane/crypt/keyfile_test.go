@@ -121,6 +121,10 @@ func TestN25KeyFileContents(t *testing.T) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
+	// Bytes of which none is text are not all alike.
+	if _, err := ReadKeyFile(writeKey(t, "key", []byte("\xff\xfe\xfd\xfc\x80\x81\x82\x83\xff\xfe\xfd\xfc\x80\x81\x82\x83"), 0o600)); err != nil {
+		t.Error(err)
+	}
 	for _, n := range []int{0, 1, 15, 1025, 4096, 1 << 20} {
 		refusedFile(t, writeKey(t, "key", random(n), 0o600), unix.EINVAL, "16 to 1024 bytes")
 	}
