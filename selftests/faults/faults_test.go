@@ -25,6 +25,17 @@ func TestWords(t *testing.T) {
 	}
 }
 
+func TestEachWords(t *testing.T) {
+	if e, err := parseEach("7:200:20"); err != nil || e.from != 7 || e.to != 200 || e.step != 20 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for _, bad := range []string{"", "1:200", "0:200:1", "1:200:0", "2:1:1", "1:200:1:1"} {
+		if _, err := parseEach(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
 func TestRepliesOutOfStep(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
