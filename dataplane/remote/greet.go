@@ -94,7 +94,7 @@ func (l *link) mark() error {
 // say sends b, all of it, in handshakeTimeout.
 func (l *link) say(b []byte) error {
 	if err := l.stream.SetWriteDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
+		return l.refused(err)
 	}
 	if _, err := l.wire.Write(b); err != nil {
 		return l.refused(err)
@@ -113,7 +113,7 @@ func (l *link) relax() {
 // until the next receive.
 func (l *link) control(h *abi.Header, digest crypt.Digest) ([]byte, error) {
 	if err := l.stream.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return nil, err
+		return nil, l.refused(err)
 	}
 	size := abi.HeaderSize + digest.Size()
 	b, err := l.in.Peek(size)
