@@ -108,9 +108,10 @@ func session(t *testing.T, k *crypt.Key, a, b conn.Stream) (client, export error
 }
 
 // TestN12EveryByte: a bit flipped in, and a cut before, each byte of a whole
-// session, in both directions: an error, and never a wrong byte.
+// session, in both directions: an error, and never a wrong byte. (Where it is cut
+// does not depend on the suite.)
 func TestN12EveryByte(t *testing.T) {
-	for _, s := range []crypt.Suite{suite(t, "", ""), suite(t, "cbc(aes)", "hmac(sha256)")} {
+	for i, s := range []crypt.Suite{suite(t, "", ""), suite(t, "cbc(aes)", "hmac(sha256)")} {
 		k := conntest.Key(t, s, 1)
 		lengths := [2]int{}
 		run := func(at, way int, cut bool) (client, export error) {
@@ -128,7 +129,7 @@ func TestN12EveryByte(t *testing.T) {
 				t.Fatalf("undisturbed: %v, %v", client, export)
 			}
 			for at := range lengths[way] {
-				for _, cut := range []bool{false, true} {
+				for _, cut := range []bool{false, true}[:2-i] {
 					if client, export := run(at, way, cut); client == nil && export == nil {
 						t.Errorf("byte %d of way %d, cut %v: nobody noticed", at, way, cut)
 					}
