@@ -1,9 +1,7 @@
 package export
 
 import (
-	"reflect"
 	"runtime"
-	"strings"
 	"testing"
 
 	"dst/dataplane/conn"
@@ -85,8 +83,7 @@ func TestOverSecureChannels(t *testing.T) {
 				TestSlowTenureKeepsTheClientPatient, TestWorkersGrowAndShrink, TestCloseNamesTheHolder, TestForcedCloseEndsInTime,
 				TestStatus, TestNoMemoryForAnotherClient, TestRequestsDoNotAllocate,
 			} {
-				name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
-				t.Run(name[strings.LastIndex(name, ".Test")+1:], test)
+				t.Run(nameOf(test), test)
 			}
 		})
 	}

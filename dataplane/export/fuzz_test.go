@@ -39,10 +39,34 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
+// FuzzSecure is FuzzWire at an export with a key: from the first byte on; in place
+// of the first record; as the attributes of a HELLO in it; as its plaintext; as what
+// follows WELCOME.
+func FuzzSecure(f *testing.F) {
+	k := gcmKey(f, 1)
+	spoken = k
+	f.Cleanup(func() { spoken = nil })
+	hello := helloOf(1, 1, abi.PermRW)
+	attrs := hello.Append(nil)
+	f.Add(byte(stageFresh), message1(f, k))
+	f.Add(byte(stageFresh), append(firstWords(), attrs...))
+	f.Add(byte(stageForged), append([]byte{0, 0, 48, 0}, make([]byte, 64)...))
+	f.Add(byte(stageMarked), attrs)
+	f.Add(byte(stagePlain), frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(attrs))}, attrs))
+	f.Add(byte(stageWelcomed), append(frame(crypt.DigestNone, abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite, Size: 512}, pattern(512, 1)),
+		frame(crypt.DigestNone, abi.Header{Cmd: abi.MsgIO, Size: 4096}, nil)...))
+	f.Fuzz(func(t *testing.T, stage byte, b []byte) {
+		if len(b) > 1<<16 {
+			return
+		}
+		fuzzOne(t, stage, b)
+	})
+}
+
 func fuzzOne(t *testing.T, stage byte, b []byte) {
 	_, disk := memDisk(64 << 10)
 	ports, budget := NewPorts(zerolog.Nop()), mempool.NewBudget(1<<30)
-	c := Config{Name: "vol0", Listen: []abi.Addr{loopback()}, MaxPages: 2, Depth: 4, Workers: 2}
+	c := Config{Name: "vol0", Listen: []abi.Addr{loopback()}, MaxPages: 2, Depth: 4, Workers: 2, Keys: keysNow()}
 	if err := c.prepare(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +82,11 @@ func fuzzOne(t *testing.T, stage byte, b []byte) {
 	hello.Digest = "none"
 	digest := crypt.DigestNone
 	switch stage {
+	case stageForged, stagePlain:
+		if err := cl.mark(); err != nil {
+			t.Fatal(err)
+		}
+		digest = crypt.DigestCRC32C
 	case stageMarked:
 		if err := cl.mark(); err != nil {
 			t.Fatal(err)
@@ -71,7 +100,7 @@ func fuzzOne(t *testing.T, stage byte, b []byte) {
 	}
 	go func() {
 		for {
-			h, _, err := recvFrame(near, digest)
+			h, _, err := recvFrame(cl.st, digest)
 			if err != nil {
 				if errors.Is(err, unix.EBADMSG) {
 					said <- err
@@ -87,7 +116,11 @@ func fuzzOne(t *testing.T, stage byte, b []byte) {
 			}
 		}
 	}()
-	_, _ = near.Write(b) // the export may close before it has all
+	if stage == stageForged {
+		_, _ = near.Write(b)
+	} else {
+		_, _ = cl.st.Write(b) // the export may close before it has all
+	}
 	near.Close()
 	if err := <-said; err != nil {
 		t.Errorf("the export sent a damaged frame: %v", err)

@@ -19,6 +19,8 @@ const (
 	stageFresh    = iota // nothing was said
 	stageMarked          // CFG was exchanged
 	stageWelcomed        // requests may come
+	stageForged          // a key was proved; raw bytes follow
+	stagePlain           // the same; they are sealed
 )
 
 // bare is a connection that can be closed in one direction.

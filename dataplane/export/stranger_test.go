@@ -77,8 +77,11 @@ func TestN15WrongKeys(t *testing.T) {
 	copy(forged[6:], id[:])
 	unknown := func() error { _, err := w.with(gcmKey(t, 3), helloOf(1, 1, abi.PermRW)); return err }
 	cases := map[string]func() error{
-		"unknown id":    unknown,
-		"another suite": func() error { _, err := w.with(keyOf(t, "ctr(aes)", "hmac(sha256)", 1), helloOf(1, 1, abi.PermRW)); return err },
+		"unknown id": unknown,
+		"another suite": func() error {
+			_, err := w.with(keyOf(t, "ctr(aes)", "hmac(sha256)", 1), helloOf(1, 1, abi.PermRW))
+			return err
+		},
 		"known id, not its key": func() error {
 			if n := w.silence(forged); n != 0 {
 				return fmt.Errorf("%d bytes", n)

@@ -1,9 +1,6 @@
 package remote
 
 import (
-	"reflect"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 
@@ -122,8 +119,7 @@ func TestOverSecureChannels(t *testing.T) {
 				TestPeersAreTriedInTurn, TestGrownExportGrowsTheDevice, TestKnownShapeIsUpBeforeThePeer, TestSetSize, TestFail,
 				TestWaits, TestWaitsForReplay, TestSteal, TestNoAllocationPerRequest,
 			} {
-				name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
-				t.Run(name[strings.LastIndex(name, ".Test")+1:], test)
+				t.Run(nameOf(test), test)
 			}
 		})
 	}

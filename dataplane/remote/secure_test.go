@@ -189,6 +189,38 @@ func TestN10AnswerCutAtEveryByte(t *testing.T) {
 	})
 }
 
+// TestN14NothingBeforeTheChannel: what a peer says in clear behind its message 2, or
+// at once, is no record.
+func TestN14NothingBeforeTheChannel(t *testing.T) {
+	k := gcmKey(t, 1)
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.play = func(l *line) bool {
+			msg2, s, err := l.answer2(k)
+			s.Wipe()
+			if err != nil {
+				t.Error(err)
+			}
+			w := goodWelcome()
+			w.Epoch = uint64(l.n)
+			body := w.Append(nil)
+			p.serving.Go(func() { _, _ = io.Copy(io.Discard, l) })
+			_, _ = l.Write(append(msg2, frame(abi.Header{Cmd: abi.MsgWelcome, CSize: 4, Size: uint32(4 + len(body))}, body, crc)...))
+			return true
+		}
+		b := start(t, p, withKey(k))
+		b.submit(trans.Write, 0, pattern('w', 512))
+		time.Sleep(10 * time.Second)
+		if c := b.node.Counters(); c.AuthErrors < 5 || len(b.done) != 0 {
+			t.Errorf("counted %+v, %d requests", c, len(b.done))
+		}
+		if _, ok := b.node.Info(); ok {
+			t.Error("it believed a WELCOME in clear")
+		}
+		b.node.Close()
+	})
+}
+
 // TestN15ForgedRecords: bytes that are not the peer's break an established link, in
 // every way there is; none of them completes a request, and each is counted.
 func TestN15ForgedRecords(t *testing.T) {
