@@ -2,12 +2,15 @@ package conn
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"testing"
 	"time"
 
 	"dst/dataplane/crypt"
+
+	"golang.org/x/sys/unix"
 )
 
 // tape is a stream that brings what it has, in pieces of a size, and takes everything.
@@ -95,4 +98,35 @@ func FuzzSecure(f *testing.F) {
 			f.Fatalf("%v, then %d bytes, %v", err, n, again)
 		}
 	})
+}
+
+// told hears what became of a frame.
+type told chan error
+
+func (t told) Sent(_ *Frame, err error) { t <- err }
+
+// TestOutKeyUsedUp: what cannot be sealed breaks the connection, and its owner
+// hears of it.
+func TestOutKeyUsedUp(t *testing.T) {
+	suite, err := crypt.ParseSuite("", "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{0, 10, 100 << 10} {
+		s := (&tape{}).secure(t, suite)
+		if err := errors.Join(s.Ready(), s.SetWriteDeadline(time.Time{})); err != nil {
+			t.Fatal(err)
+		}
+		s.sealer.Wipe()
+		o, l := NewOut(s), make(told, 1)
+		f := &Frame{Data: make([]byte, size), Owner: l}
+		f.Head = f.Room[:48]
+		o.Push(f)
+		o.Flush()
+		if err := <-l; !errors.Is(err, unix.EKEYEXPIRED) || !errors.Is(o.Err(), unix.EKEYEXPIRED) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		o.Close()
+		s.Free()
+	}
 }

@@ -272,3 +272,26 @@ func TestRekeyFlagged(t *testing.T) {
 		t.Error("the key was changed")
 	}
 }
+
+// TestRecordPadding: wrong padding with a right MAC, which only the peer itself can
+// make, is no text either, in place or not.
+func TestRecordPadding(t *testing.T) {
+	s := Suite{cipherCBC, macSHA256}
+	for n := range 33 {
+		for _, inPlace := range []bool{false, true} {
+			sealer, opener := direction(t, s, 1, nil)
+			rec := sealAll(t, sealer, text(n+1))[0]
+			e := sealer.lane.engines[0]
+			sealed := rec[RecordHead : len(rec)-e.mac.Size()]
+			e.dec.SetIV(e.iv(0))
+			e.dec.CryptBlocks(sealed, sealed)
+			sealed[len(sealed)-1] ^= 0x10 // its last byte is always padding
+			e.enc.SetIV(e.iv(0))
+			e.enc.CryptBlocks(sealed, sealed)
+			copy(rec[RecordHead+len(sealed):], e.authenticate(rec[:RecordHead], sealed, 0))
+			if got, err := openAll(opener, rec, inPlace); !errors.Is(err, ErrForged) || len(got) > 0 {
+				t.Errorf("%d bytes: %x, %v", n+1, got, err)
+			}
+		}
+	}
+}
