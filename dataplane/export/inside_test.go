@@ -101,7 +101,7 @@ func TestN19NoWayToAnotherExport(t *testing.T) {
 	_, disk := memDisk(1 << 20)
 	m, other := memDisk(1 << 20)
 	w := newWorld(t, Config{}, disk)
-	n, err := New(Config{Name: "vol1", Listen: w.Addrs(), Digest: crypt.DigestCRC32C}, w.env(other))
+	n, err := New(Config{Name: "vol1", Listen: w.Addrs(), Digest: crypt.DigestCRC32C, Keys: keysNow()}, w.env(other))
 	if err != nil {
 		t.Fatal(err)
 	}
