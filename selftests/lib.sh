@@ -250,7 +250,8 @@ start_dstd() {
 	_daemons+=("$DSTD_PID $before $dir $ns")
 }
 
-_answers_or_gone() { _gone "$2" || ctl "$1" sys show; }
+# A daemon that runs itself anew looks like a zombie for a moment.
+_answers_or_gone() { ctl "$1" sys show || { _gone "$2" && sleep 0.2 && _gone "$2"; }; }
 
 # fds PID, threads PID, rss PID: how many descriptors and threads it has, how many KiB of memory
 fds() { ls "/proc/$1/fd" 2>/dev/null | wc -l; }
