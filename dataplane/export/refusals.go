@@ -2,6 +2,8 @@ package export
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,9 +43,10 @@ func (r *refusals) news(host, why string, now time.Time) bool {
 // turnedAway counts a client that is not served and tells why.
 func (n *Node) turnedAway(who caller, err error) {
 	n.count.refused.Add(1)
-	why := err.Error()
+	// Without its port and the id of its key, which are others with each try.
+	why := strings.ReplaceAll(err.Error(), who.addr.String(), "it")
 	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
-		why = stranger.why // without the id: anybody can make one after the other
+		why = stranger.why
 	}
 	if unproven(err) {
 		n.count.authErrors.Add(1)
@@ -55,8 +58,12 @@ func (n *Node) turnedAway(who caller, err error) {
 	if !n.refusals.news(host, why, time.Now()) {
 		return
 	}
-	n.log.Info().Stringer("client", who).Err(err).Msg("client refused")
-	n.notify(abi.EventKindRefuse, err.Error(), who.addr)
+	why = err.Error()
+	if who.proven() {
+		why += fmt.Sprintf(" (key id %v)", who.key)
+	}
+	n.log.Info().Stringer("client", who).Str("error", why).Msg("client refused")
+	n.notify(abi.EventKindRefuse, why, who.addr)
 }
 
 // unproven tells whether err is a failed authentication, and not only a client

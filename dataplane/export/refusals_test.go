@@ -1,6 +1,7 @@
 package export
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -23,6 +24,18 @@ func TestTheSameRefusalIsToldNowAndThen(t *testing.T) {
 		if news := r.news(c.host, c.why, now.Add(c.after)); news != c.news {
 			t.Errorf("%s %s after %v: news %v", c.host, c.why, c.after, news)
 		}
+	}
+	_, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{}, disk)
+	for i := range 10 {
+		c, nc := w.bare(stageMarked, 1)
+		if err := errors.Join(nc.SetLinger(0), c.st.Close()); err != nil { // a reset, and its error names the port
+			t.Fatal(err)
+		}
+		eventually(t, "it is counted", func() bool { return w.Counters().Refused == uint64(i+1) })
+	}
+	if n := len(w.events); n != 1 {
+		t.Errorf("%d events of ten resets", n)
 	}
 	for i := range 10 * refusalsMax {
 		r.news(fmt.Sprint(i), "busy", now)
