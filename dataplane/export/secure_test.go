@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -230,4 +231,26 @@ func firstWords() []byte {
 	b := make([]byte, abi.HeaderSize)
 	(&abi.Header{Cmd: abi.MsgCFG, Flags: abi.MarkHello, ID: 42}).Put(b)
 	return b
+}
+
+// TestThreads: exports that share an address share its workers, and who wants most
+// of them decides.
+func TestThreads(t *testing.T) {
+	_, disk := memDisk(1 << 20)
+	_, other := memDisk(1 << 20)
+	w := newWorld(t, Config{}, disk)
+	second, err := New(Config{Name: "vol1", Listen: w.Addrs()}, w.env(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, all := w.Node.ports[0].pool, runtime.GOMAXPROCS(0)
+	want(t, "at first", pool.Limit(), all)
+	w.SetThreads(1)
+	want(t, "one of them wants them all", pool.Limit(), all)
+	second.SetThreads(3)
+	want(t, "1 and 3", pool.Limit(), 3)
+	if err := second.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "1", pool.Limit(), 1)
 }

@@ -51,10 +51,16 @@ func digestNow() crypt.Digest {
 
 func csizeNow() uint32 { return uint32(digestNow().Size()) }
 
-// several is a secure stream that several goroutines may write to.
+// several is a secure stream that several goroutines may read and write.
 type several struct {
 	*conn.Secure
-	mu sync.Mutex
+	mu, reading sync.Mutex
+}
+
+func (s *several) Read(b []byte) (int, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	return s.Secure.Read(b)
 }
 
 func (s *several) Write(b []byte) (int, error) {
@@ -63,8 +69,10 @@ func (s *several) Write(b []byte) (int, error) {
 	return s.Secure.Write(b)
 }
 
-// Free is Secure's, when nobody writes.
+// Free is Secure's, when nobody reads or writes; the stream below is closed.
 func (s *several) Free() {
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.Secure.Free()

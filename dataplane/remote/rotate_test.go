@@ -130,3 +130,33 @@ func TestKeysChangeUnderLoad(t *testing.T) {
 		t.Errorf("counted %+v", c)
 	}
 }
+
+// TestRealPairOverSecureChannels: requests of all sizes, to a real export over TCP.
+func TestRealPairOverSecureChannels(t *testing.T) {
+	far, near := realPair(t)
+	u := &user{node: near, done: make(chan *trans.Trans, 1)}
+	for i, suite := range suites {
+		k := keyOf(t, suite.cipher, suite.hash, byte(i))
+		if err := errors.Join(far.SetKeys([]*crypt.Key{k}), near.SetKey(k)); err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []int{512, 4096, 32 << 10, 36 << 10, 64 << 10, 128 << 10, 1 << 20} {
+			data := make([]byte, size)
+			for at := range data {
+				data[at] = byte(at>>9 ^ at ^ i ^ size)
+			}
+			if errno, _ := u.do(trans.Write, 0, data); errno != 0 {
+				t.Fatalf("%s: WRITE of %d bytes: %v", suite.name, size, errno)
+			}
+			if errno, got := u.do(trans.Read, 0, make([]byte, size)); errno != 0 || !bytes.Equal(got, data) {
+				t.Fatalf("%s: READ of %d bytes: %v", suite.name, size, errno)
+			}
+		}
+		if errno, _ := u.do(trans.Flush, 0, nil); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	if c := near.Counters(); c.ProtocolErrors+c.DigestErrors+c.AuthErrors+c.Errors+far.Counters().ProtocolErrors != 0 {
+		t.Errorf("counted %+v", c)
+	}
+}

@@ -82,6 +82,7 @@ func (l *line) answer2(k *crypt.Key) (msg2 []byte, s crypt.Secrets, err error) {
 // at once, says who may be wrong and counts it; then the right one is served.
 func TestN12HostileAnswer(t *testing.T) {
 	k := gcmKey(t, 1)
+	speak(t, k)
 	var old []byte // a message 2 of an earlier connection
 	welcome := goodWelcome()
 	welcome.Epoch = 1
@@ -107,21 +108,22 @@ func TestN12HostileAnswer(t *testing.T) {
 	}
 	bubble(t, func(t *testing.T) {
 		p := newPeer()
-		next := -1
+		var next atomic.Int32 // connections
 		p.play = func(l *line) bool {
 			msg2, s, err := l.answer2(k)
 			s.Wipe()
 			if err != nil {
 				t.Error(err)
 			}
-			if next++; next == 0 {
+			n := int(next.Add(1)) - 1
+			if n == 0 {
 				old = msg2
 				return true
 			}
-			if next > len(acts) {
+			if n > len(acts) {
 				return true
 			}
-			a := acts[next-1]
+			a := acts[n-1]
 			_, _ = l.Write(a.make(msg2))
 			began := time.Now()
 			if _, err := io.Copy(io.Discard, l); err != nil || time.Since(began) != 0 {
@@ -131,7 +133,7 @@ func TestN12HostileAnswer(t *testing.T) {
 		}
 		b := start(t, p, withKey(k))
 		b.submit(trans.Read, 0, make([]byte, 512))
-		for n := 0; n <= len(acts); n = next {
+		for int(next.Load()) <= len(acts) {
 			time.Sleep(time.Second)
 		}
 		if !b.was("does not have the key") || len(b.done) != 0 {
@@ -140,7 +142,6 @@ func TestN12HostileAnswer(t *testing.T) {
 		if n := b.node.Counters().AuthErrors; n != uint64(len(acts)) {
 			t.Errorf("%d of %d counted", n, len(acts))
 		}
-		speak(t, k)
 		p.set(func(p *peer) { p.play = nil })
 		if errno, _ := b.wait(); errno != 0 {
 			t.Error(errno)
