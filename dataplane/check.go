@@ -69,6 +69,8 @@ func checkSet(n *abi.Node) error {
 	switch {
 	case n.Mask == 0 && n.Flags == 0 && n.Size == 0 && n.Knobs == abi.Knobs{}:
 		return fmt.Errorf("nothing to set: name what is to change: %w", unix.EINVAL)
+	case n.Knobs.CryptoThreads != nil:
+		return wrong(abi.AttrNodeCryptoThreads, "the number of crypto threads goes with the keys: give it to crypto set")
 	case n.Mask&^abi.NodeFlagReadOnly != 0:
 		return wrong(abi.AttrNodeFlagsMask, "only read-only may change while a node lives: remove it and add it again")
 	case n.Size != abi.SizeAll && (n.Size%abi.SectorSize != 0 || n.Size >= 1<<63):

@@ -76,6 +76,7 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 		{"nothing to set", set("vol0", abi.Node{}), unix.EINVAL, 0, 0},
 		{"set shared", set("vol0", abi.Node{Mask: abi.NodeFlagShared}), unix.EINVAL, abi.AttrNodeFlagsMask, 0},
 		{"flags without mask", set("vol0", abi.Node{Flags: abi.NodeFlagReadOnly}), unix.EINVAL, abi.AttrNodeFlags, 0},
+		{"set crypto-threads", set("vol0", abi.Node{Knobs: abi.Knobs{CryptoThreads: one}}), unix.EINVAL, abi.AttrNodeCryptoThreads, 0},
 		{"set log-age", set("disk0", abi.Node{Knobs: abi.Knobs{LogAge: one}}), unix.ERANGE, abi.AttrNodeLogAge, 0},
 		{"a remote's workers", set("disk0", abi.Node{Knobs: abi.Knobs{Workers: one}}), unix.EINVAL, abi.AttrNodeWorkers, 0},
 		{"a remote's flag", set("disk0", abi.Node{Mask: abi.NodeFlagReadOnly}), unix.EINVAL, abi.AttrNodeFlagsMask, 0},

@@ -219,7 +219,7 @@ func TestValues(t *testing.T) {
 // sentence, and never panic; what is understood carries a valid name.
 func FuzzCommand(f *testing.F) {
 	for _, s := range []string{"export add v device /x listen tcp:10.0.0.1:9 size 1G", "remote add r peer unix:/x attach socket /y start", "security add v 10.0.0.0/8 rw",
-		"-j -wait 5s start v", "crypto set v hash crc32c threads 3", "export set v read-only on", "help export add", "-b - ", "del \x1b force", "export add 'ä' \xff"} {
+		"-j -wait 5s start v", "crypto set v hash crc32c threads 3", "crypto add v key /k", "crypto del v key-id 5d0cbb2a1f6a9e34", "crypto show v", "key gen /k", "security del v any key 5d0cbb2a1f6a9e34", "export set v read-only on", "help export add", "-b - ", "del \x1b force", "export add 'ä' \xff"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
