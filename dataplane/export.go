@@ -127,7 +127,10 @@ func (e *exportNode) crypto(ch *cryptoChange) error {
 	if ch.plain != "" && e.conf.Flags&abi.NodeFlagRequireCrypto != 0 {
 		return abi.Blame(abi.AttrCryptoHash, fmt.Errorf("export %q requires crypto: give it a key: %w", e.conf.Name, unix.EACCES))
 	}
-	if err := e.ring.change(ch, e.node.SetKeys); err != nil {
+	err := e.ring.change(ch, func(keys []*crypt.Key) error {
+		return abi.Blame(abi.AttrCryptoName, e.node.SetKeys(keys))
+	})
+	if err != nil {
 		return err
 	}
 	if ch.plain != "" {

@@ -266,6 +266,39 @@ func TestRequireCrypto(t *testing.T) {
 	}
 }
 
+// TestSharedAddress: exports at one address all have keys or none has; a request
+// that would change that for one leaves everything as it was.
+func TestSharedAddress(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	defer p.Close()
+	at := w.pair(p)
+	ok(t, p.AddExport(&abi.Node{Name: "vol1", Device: w.file("vol1.img", 4<<20), Addrs: []abi.Addr{at}}))
+	ok(t, p.AddRule("vol1", loopback))
+	ok(t, p.Start("vol1"))
+	one := w.keyFile("one")
+	var f *abi.Fault
+	err := p.Crypto(&abi.Crypto{Name: "vol0", CipherKeyFile: one})
+	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "vol1") || !errors.As(err, &f) || f.Attr != abi.AttrCryptoName {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(w.path("run/nodes/*/keys*"))
+	ok(t, err)
+	if ids, _ := w.keyed(p, "vol0"); len(ids) != 0 || len(kept) != 0 {
+		t.Fatalf("%v, %q", ids, kept)
+	}
+	w.await(p, "disk0", abi.StateEstablished)
+	ok(t, p.Del("vol1", false))
+	w.set(p, "vol0", one)
+	ok(t, p.AddExport(&abi.Node{Name: "vol1", Device: w.path("vol1.img"), Addrs: []abi.Addr{at}}))
+	ok(t, p.AddRule("vol1", loopback))
+	if err := p.Start("vol1"); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "vol0") {
+		t.Fatalf("in clear beside one with a key: %v", err)
+	}
+	w.set(p, "vol1", one)
+	ok(t, p.Start("vol1"))
+}
+
 // TestWrongKey: both ends say so.
 func TestWrongKey(t *testing.T) {
 	w := newWorld(t)
