@@ -3,6 +3,7 @@ package export
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 const (
 	refusalQuiet = time.Minute // the same refusal of the same client is told again after
-	refusalsMax  = 64          // refusals that are remembered; beyond it all start anew
+	refusalsMax  = 64          // refusals that are told of in that time; more are counted only
 )
 
 // refusals tells the log and the subscribers who was turned away, and of a
@@ -33,8 +34,12 @@ func (r *refusals) news(host, why string, now time.Time) bool {
 	if last, ok := r.told[key]; ok && now.Sub(last) < refusalQuiet {
 		return false
 	}
-	if r.told == nil || len(r.told) >= refusalsMax {
+	if r.told == nil {
 		r.told = make(map[refusal]time.Time)
+	}
+	maps.DeleteFunc(r.told, func(_ refusal, last time.Time) bool { return now.Sub(last) >= refusalQuiet })
+	if len(r.told) >= refusalsMax {
+		return false
 	}
 	r.told[key] = now
 	return true

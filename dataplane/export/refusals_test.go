@@ -37,8 +37,14 @@ func TestTheSameRefusalIsToldNowAndThen(t *testing.T) {
 	if n := len(w.events); n != 1 {
 		t.Errorf("%d events of ten resets", n)
 	}
-	for i := range 10 * refusalsMax {
-		r.news(fmt.Sprint(i), "busy", now)
+	for _, minute := range []time.Duration{10 * refusalQuiet, 11 * refusalQuiet} {
+		told := 0
+		for i := range 10 * refusalsMax {
+			if r.news(fmt.Sprint(i), "busy", now.Add(minute)) {
+				told++
+			}
+		}
+		want(t, "told of a crowd", told, refusalsMax)
 	}
 	if len(r.told) > refusalsMax {
 		t.Fatalf("%d refusals are remembered", len(r.told))
