@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -14,7 +15,7 @@ import (
 // calls of a Go program and of its runtime change with every version, and one
 // that is missing in the write-back path would stop a host.
 var denied = []uint32{
-	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_UNSHARE, unix.SYS_CHROOT, unix.SYS_PIVOT_ROOT,
+	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_CHROOT, unix.SYS_PIVOT_ROOT,
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD,
 	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_REBOOT,
 	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_IO_URING_SETUP,
@@ -32,22 +33,35 @@ var arches = map[string]uint32{
 // Where the kernel shows a filter what is called (struct seccomp_data of
 // linux/seccomp.h), and the bit of amd64's other table of calls.
 const (
-	callNumber = 0
-	callArch   = 4
-	callX32    = 1 << 30
+	callNumber   = 0
+	callArch     = 4
+	callArgument = 16 // the first, 64 bits
+	callX32      = 1 << 30
 )
 
+// lowArgument is where the lower 32 bits of the first argument are.
+func lowArgument() uint32 {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		return callArgument + 4 // big-endian
+	}
+	return callArgument
+}
+
 // callFilter is a program that answers the denied calls, and all calls of another
-// instruction set, with EPERM.
+// instruction set, with EPERM; and unshare but of open files, without which a
+// thread that waits for a device would keep those of a killed daemon open.
 func callFilter(arch uint32, denied []uint32) []unix.SockFilter {
 	const load, equal, above, answer = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K,
 		unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, unix.BPF_RET | unix.BPF_K
 	n := uint8(len(denied))
 	f := []unix.SockFilter{
 		{Code: load, K: callArch},
-		{Code: equal, Jf: n + 3, K: arch},
+		{Code: equal, Jf: n + 6, K: arch},
 		{Code: load, K: callNumber},
-		{Code: above, Jt: n + 1, K: callX32},
+		{Code: above, Jt: n + 4, K: callX32},
+		{Code: equal, Jf: 2, K: unix.SYS_UNSHARE},
+		{Code: load, K: lowArgument()},
+		{Code: equal, Jt: n, Jf: n + 1, K: unix.CLONE_FILES},
 	}
 	for i, call := range denied {
 		f = append(f, unix.SockFilter{Code: equal, Jt: n - uint8(i), K: call})

@@ -26,6 +26,12 @@ func tryDenied() {
 				fmt.Printf("call %d: %v\n", call, errno)
 			}
 		}
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FILES); !errors.Is(err, unix.EPERM) {
+			fmt.Println("name spaces of its own:", err)
+		}
+		if err := unix.Unshare(unix.CLONE_FILES); err != nil { // what waits for a device has no file of the daemon
+			fmt.Println("files of its own:", err)
+		}
 		if fd, err := unix.Open("/proc/self/status", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 			fmt.Println("open:", err)
 		} else {
@@ -56,22 +62,24 @@ func TestCallFilter(t *testing.T) {
 	const arch = unix.AUDIT_ARCH_AARCH64
 	denied := []uint32{59, 101, 4000}
 	for _, tt := range []struct {
-		arch, call uint32
-		pass       bool
+		arch, call, argument uint32
+		pass                 bool
 	}{
-		{arch, 0, true}, {arch, 58, true}, {arch, 60, true}, {arch, 1 << 20, true},
-		{arch, 59, false}, {arch, 101, false}, {arch, 4000, false},
-		{arch, callX32, false}, {arch, callX32 | 1, false}, {arch, ^uint32(0), false},
-		{unix.AUDIT_ARCH_I386, 0, false},
+		{arch, 0, 0, true}, {arch, 58, 0, true}, {arch, 60, 0, true}, {arch, 1 << 20, 0, true},
+		{arch, 59, 0, false}, {arch, 101, 0, false}, {arch, 4000, 0, false},
+		{arch, unix.SYS_UNSHARE, unix.CLONE_FILES, true}, {arch, unix.SYS_UNSHARE, 0, false},
+		{arch, unix.SYS_UNSHARE, unix.CLONE_FILES | unix.CLONE_NEWUSER, false}, {arch, 101, unix.CLONE_FILES, false},
+		{arch, callX32, 0, false}, {arch, callX32 | 1, 0, false}, {arch, ^uint32(0), 0, false},
+		{unix.AUDIT_ARCH_I386, 0, 0, false}, {unix.AUDIT_ARCH_I386, unix.SYS_UNSHARE, unix.CLONE_FILES, false},
 	} {
-		if pass := interpret(t, callFilter(arch, denied), tt.arch, tt.call); pass != tt.pass {
-			t.Errorf("arch %#x call %d: %v", tt.arch, tt.call, pass)
+		if pass := interpret(t, callFilter(arch, denied), tt.arch, tt.call, tt.argument); pass != tt.pass {
+			t.Errorf("arch %#x call %d of %#x: %v", tt.arch, tt.call, tt.argument, pass)
 		}
 	}
 }
 
 // interpret is what a filter answers, as far as ours go.
-func interpret(t *testing.T, f []unix.SockFilter, arch, call uint32) (pass bool) {
+func interpret(t *testing.T, f []unix.SockFilter, arch, call, argument uint32) (pass bool) {
 	t.Helper()
 	var acc uint32
 	for pc := 0; ; pc++ {
@@ -85,7 +93,7 @@ func interpret(t *testing.T, f []unix.SockFilter, arch, call uint32) (pass bool)
 		}
 		switch op.Code {
 		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			acc = map[uint32]uint32{callNumber: call, callArch: arch}[op.K]
+			acc = map[uint32]uint32{callNumber: call, callArch: arch, lowArgument(): argument}[op.K]
 		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
 			jump(acc == op.K)
 		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
