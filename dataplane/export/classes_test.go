@@ -20,7 +20,7 @@ var classes = []struct {
 	{"N4 names of exports", []func(*testing.T){TestMalformedHellos}},
 	{"N5 much before authentication", []func(*testing.T){TestN05BytesBeforeAuthentication}},
 	{"N6 ranges", []func(*testing.T){TestJudge, TestRequests}},
-	{"N7 every message in every state", []func(*testing.T){TestEveryMessageInEveryState, TestN14NothingSurvivesTheHandshake}},
+	{"N7 every message in every state", []func(*testing.T){TestEveryMessageInEveryState, TestN07FirstRecord, TestN14NothingSurvivesTheHandshake}},
 	{"N9 clients that are slow, or too many", []func(*testing.T){TestN09SlowClients, TestN09ManyStrangers, TestHandshakeHasFiveSeconds, TestHalfOpenIsBounded, TestHalfOpenInAllIsBounded, TestDescriptorsRunOut, TestFloods}},
 	{"N10 gone at every byte", []func(*testing.T){TestHandshakeBytes, TestN10SecureHandshakeCutAtEveryByte}},
 	{"N11 the end with half-open ones", []func(*testing.T){TestN11ShutdownWithHalfOpen}},

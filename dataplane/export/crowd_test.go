@@ -34,7 +34,7 @@ func TestN09ManyStrangers(t *testing.T) {
 	k := gcmKey(t, 1)
 	w := keyed(t, Config{}, disk, k)
 	good := w.served(k, helloOf(1, 1, abi.PermRW))
-	const rounds = 2000
+	const rounds = 1000
 	alone := laps(t, good, rounds)
 	used, files := w.budget.Used(), len(openFiles())
 	ap, _ := w.Addrs()[0].AddrPort()

@@ -176,3 +176,63 @@ func TestN27EveryStoreError(t *testing.T) {
 		}
 	}
 }
+
+// TestN07FirstRecord: what may stand in the first record is a HELLO and nothing else;
+// one that is wrong in itself is answered with a code, as who sent it has a key.
+func TestN07FirstRecord(t *testing.T) {
+	_, disk := memDisk(1 << 20)
+	k := gcmKey(t, 1)
+	w := keyed(t, Config{}, disk, k)
+	good := helloOf(1, 1, abi.PermRW)
+	good.Digest = "none"
+	attrs := good.Append(nil)
+	hello := func(attrs []byte) []byte {
+		return frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(attrs))}, attrs)
+	}
+	crc := good
+	crc.Digest = "crc32c"
+	wrong := hello(attrs)
+	wrong[50] ^= 1
+	for name, tt := range map[string]struct {
+		said []byte
+		code abi.RefuseCode // 0: no answer
+	}{
+		"a mark, then HELLO":     {append(firstWords(), hello(attrs)...), 0},
+		"a WRITE":                {frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgIO, RW: abi.RWWrite, Size: 516}, pattern(512, 1)), 0},
+		"a WELCOME":              {frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgWelcome, Size: uint32(4 + len(attrs))}, attrs), 0},
+		"a HELLO that is longer": {frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: 4 + abi.HelloMax + 1}, make([]byte, abi.HelloMax+1)), 0},
+		"a wrong digest":         {wrong, 0},
+		"nothing in it":          {hello(nil), abi.RefuseMalformed},
+		"cut":                    {hello(attrs[:len(attrs)-1]), abi.RefuseMalformed},
+		"unknown, must":          {hello(append(attrs[:len(attrs):len(attrs)], 0x80, 0x1f, 0, 0)), abi.RefuseUnknown},
+		"another digest":         {hello(crc.Append(nil)), abi.RefuseDigest},
+	} {
+		c := w.dial()
+		if err := c.prove(k); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.st.Write(tt.said); err != nil && !ended(err) {
+			t.Fatal(err)
+		}
+		c.hello = good
+		err := c.answer()
+		var r *abi.Refuse
+		if tt.code == 0 && !ended(err) || tt.code != 0 && (!errors.As(err, &r) || r.Code != tt.code) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = c.st.Close()
+	}
+	c := w.dial() // in two records, with an attribute that need not be understood
+	if err := c.prove(k); err != nil {
+		t.Fatal(err)
+	}
+	b := hello(append(attrs[:len(attrs):len(attrs)], 0x00, 0x1f, 0, 2, 1, 2))
+	for _, part := range [][]byte{b[:31], b[31:]} {
+		if _, err := c.st.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.hello = good
+	want(t, "in two records", c.answer(), nil)
+	want(t, "FLUSH", c.flush(), 0)
+}
