@@ -17,7 +17,7 @@ var classes = []struct {
 	{"N1 lengths that lie", []func(*testing.T){TestEveryMessageInEveryState, TestMalformedHellos, TestDamagedSizeBreaksTheConnection, TestN05BytesBeforeAuthentication}},
 	{"N2 headers cut at every byte", []func(*testing.T){TestHandshakeBytes, TestN10SecureHandshakeCutAtEveryByte}},
 	{"N3 errors that echo", []func(*testing.T){TestMalformedHellos, TestN15RefusalsAreToldNowAndThen}},
-	{"N4 names of exports", []func(*testing.T){TestMalformedHellos}},
+	{"N4 names of exports", []func(*testing.T){TestN04Names, TestMalformedHellos}},
 	{"N5 much before authentication", []func(*testing.T){TestN05BytesBeforeAuthentication}},
 	{"N6 ranges", []func(*testing.T){TestJudge, TestRequests}},
 	{"N7 every message in every state", []func(*testing.T){TestEveryMessageInEveryState, TestN07FirstRecord, TestN14NothingSurvivesTheHandshake}},
@@ -32,7 +32,7 @@ var classes = []struct {
 	{"N18 writing without the right to", []func(*testing.T){TestReadOnlyClientCannotWrite, TestRulesApplyAtOnce, TestN17ChangesApplyAtOnce}},
 	{"N19 other exports", []func(*testing.T){TestN19NoWayToAnotherExport, TestOneAddressOneWay}},
 	{"N20 stale bytes", []func(*testing.T){TestShortenedFileGivesNoStaleBytes, TestTruncatedStoreIsAnError, TestStoreErrorOfARead}},
-	{"N21 paths", []func(*testing.T){TestOpenRefuses}},
+	{"N21 paths", []func(*testing.T){TestOpenRefuses, TestStoreIsWhatWasLookedAt, TestStoreIsKept}},
 	{"N27 errors that get lost", []func(*testing.T){TestN27EveryStoreError, TestStoreErrorOfAWrite, TestStoreErrorOfAFlush, TestStoreErrorOfARead, TestStoreWithoutRoom}},
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -289,4 +290,38 @@ func TestHalfClosedClientGetsItsAnswers(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "it is gone", func() bool { return len(w.Status().Sessions) == 0 })
+}
+
+// TestN04Names: a name of any length and of any bytes is a name that is not here, or
+// no name; nothing of it comes back.
+func TestN04Names(t *testing.T) {
+	_, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{}, disk)
+	good := helloOf(1, 1, abi.PermRW)
+	rest := good.Append(nil)[8:] // behind the name
+	names := [][]byte{[]byte("vol0\x00"), []byte("vol0/"), []byte("../vol0"), []byte("/dev/sda"), []byte("\xff\xfe\xfd"), []byte("vol0 "), []byte("VOL0"),
+		[]byte("%s%n"), []byte("\x1b[2J"), {0}}
+	for _, n := range []int{1, abi.NameMax, abi.NameMax + 1, 255, 256, 257, 800, 4096, 65535} {
+		names = append(names, []byte(strings.Repeat("q", n)))
+	}
+	for _, name := range names {
+		attrs := append(append([]byte{0x80, 1, byte(len(name) >> 8), byte(len(name))}, name...), rest...)
+		c, nc := w.bare(stageMarked, 1)
+		if _, err := nc.Write(frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(attrs))}, attrs)); err != nil && !ended(err) {
+			t.Fatal(err)
+		}
+		err := c.answer()
+		var r *abi.Refuse
+		switch {
+		case errors.As(err, &r):
+			if strings.Contains(r.Text, string(name)) && len(name) > 1 {
+				t.Errorf("%.40q is echoed: %q", name, r.Text)
+			}
+		case !ended(err):
+			t.Errorf("%.40q: %v", name, err)
+		}
+		nc.Close()
+	}
+	want(t, "sessions", len(w.Status().Sessions), 0)
+	want(t, "FLUSH", w.client(good).flush(), 0)
 }

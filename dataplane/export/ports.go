@@ -99,7 +99,7 @@ func (p *Ports) unbind(n *Node, at *port) {
 }
 
 // SetThreads is how many threads at most seal or open large payloads for one
-// client, 0 = as many as there are processors. Exports that share an address share
+// client, 0 = one less than there are processors. Exports that share an address share
 // them, and the largest number counts.
 func (n *Node) SetThreads(threads int) {
 	p := n.env.Ports

@@ -243,7 +243,7 @@ func TestThreads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, all := w.Node.ports[0].pool, runtime.GOMAXPROCS(0)
+	pool, all := w.Node.ports[0].pool, max(1, runtime.GOMAXPROCS(0)-1)
 	want(t, "at first", pool.Limit(), all)
 	w.SetThreads(1)
 	want(t, "one of them wants them all", pool.Limit(), all)
