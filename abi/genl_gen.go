@@ -391,7 +391,7 @@ const (
 	AttrNodeLogBytes       = 44 // Remote: payload in the replay log.
 	AttrNodeWait           = 45 // What the oldest unanswered request waits for.
 	AttrNodeKey            = 46 // A key that the node has.
-	AttrNodeCryptoThreads  = 47 // Most crypto workers of the node; 0 = as many as there are processors.
+	AttrNodeCryptoThreads  = 47 // Most crypto workers of the node; 0 = one less than there are processors.
 )
 
 // Attributes of the set "address": A socket address of any family, as the original carried it.
@@ -469,7 +469,7 @@ const (
 	AttrCryptoHashKeyFile   = 5  // Path, opened by the daemon.
 	AttrCryptoCipherKey     = 6  // Key bytes.
 	AttrCryptoHashKey       = 7  // Key bytes.
-	AttrCryptoThreads       = 8  // Most crypto workers; 0 = as many as there are processors.
+	AttrCryptoThreads       = 8  // Most crypto workers; 0 = one less than there are processors.
 	AttrCryptoOp            = 9  // What to do.
 	AttrCryptoFlags         = 10 // Choices of the request.
 	AttrCryptoKeyID         = 11 // del: which key.

@@ -39,7 +39,7 @@ type Knobs struct {
 	FailAfter      *uint32 // 0 = never
 	LogAge         *uint32
 	Workers        *uint32
-	CryptoThreads  *uint32 // 0 = one for each processor; CRYPTO sets it
+	CryptoThreads  *uint32 // 0 = one less than there are processors; CRYPTO sets it
 }
 
 // Status is what GET tells of a node besides its configuration.

@@ -9,7 +9,7 @@ func cryptoObject() *object {
 		legacy = &arg{word: "allow-legacy", attr: abi.AttrCryptoFlags, doc: "accept hmac(sha1), which is out of date", put: putLegacy}
 	)
 	threads := &arg{word: "threads", kind: kindNumber, attr: abi.AttrCryptoThreads, max: 1024,
-		doc: "most workers that encrypt large requests; 0, the default, is one for each processor", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })}
+		doc: "most workers that encrypt large requests; 0, the default, is one less than there are processors", put: putNumber(func(r *request) **uint32 { return &r.crypto.Threads })}
 	return &object{name: "crypto", doc: "digest, cipher and keys of a node", verbs: []*verb{
 		{name: "set", doc: "Set cipher and keys, or the digest of a node without keys.", run: runCrypto, some: true,
 			more: "With a key a node speaks to those who have the same one, with the same algorithms, and to nobody else. " +

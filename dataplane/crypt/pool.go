@@ -37,14 +37,14 @@ func NewPool(limit int) *Pool {
 }
 
 // SetLimit is the limit of NewPool for all work that begins from now on: 1 hands
-// nothing over, 0 or less is as many as the processors that the process may use.
-// Workers beyond it end as soon as they are idle.
+// nothing over, 0 or less is one less than the processors that the process may use,
+// 1 at least: the kernel and the other end of the work need one. Workers beyond it end as soon as they are idle.
 func (p *Pool) SetLimit(n int) {
 	if p == nil {
 		return
 	}
 	if n <= 0 {
-		n = runtime.GOMAXPROCS(0)
+		n = max(1, runtime.GOMAXPROCS(0)-1)
 	}
 	p.limit.Store(int32(min(n, 1<<16)))
 	for range p.Workers() {

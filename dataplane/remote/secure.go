@@ -35,8 +35,8 @@ func (n *Node) use(k *crypt.Key) {
 	n.seal.Store(uint32(n.core.digest))
 }
 
-// SetThreads is how many threads at most seal or open large payloads, 0 = as many
-// as there are processors.
+// SetThreads is how many threads at most seal or open large payloads, 0 = one
+// less than there are processors.
 func (n *Node) SetThreads(threads int) { n.pool.SetLimit(threads) }
 
 // sameKey tells whether both are the same key, or none.

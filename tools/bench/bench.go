@@ -66,7 +66,7 @@ func newSite(u *undo, o *options) (*site, error) {
 		return nil, err
 	}
 	u.later(func() error { return os.Remove(s.dir) })
-	if err := unix.Mount("dst-bench", s.dir, "tmpfs", 0, fmt.Sprintf("mode=0700,size=%d", 2*o.size+64<<20)); err != nil {
+	if err := unix.Mount("dst-bench", s.dir, "tmpfs", 0, fmt.Sprintf("mode=0700,size=%d", int64(len(o.names()))*(o.size+32<<20))); err != nil {
 		return nil, fmt.Errorf("tmpfs at %s: %w", s.dir, err)
 	}
 	u.later(func() error { return unix.Unmount(s.dir, unix.MNT_DETACH) })
