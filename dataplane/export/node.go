@@ -27,7 +27,7 @@ type Node struct {
 	stable   bool // every change is durable before its answer
 	born     time.Time
 	ports    []*port
-	threads  int // under Ports.mu: most for the crypto of one client, 0 = as many as processors
+	threads  int // under Ports.mu: most for the crypto of one client, as SetThreads has them
 	count    counts
 	refusals refusals
 
