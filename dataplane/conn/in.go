@@ -25,7 +25,8 @@ const (
 // is owned by the one goroutine that reads; only Frames may be called by others.
 type In struct {
 	r          io.Reader
-	sock       *Sock // r, if it is one
+	sock       *Sock   // r, if it is one
+	secure     *Secure // r, if it is one
 	buf        []byte
 	start, end int // what is buffered
 	ahead      int // how much to fetch at most
@@ -35,13 +36,20 @@ type In struct {
 // NewIn is the receiving half of r with the given buffer, which outlives it:
 // page memory, 256 KiB in use. It must hold the largest Peek.
 func NewIn(r io.Reader, buf []byte) *In {
-	s, _ := r.(*Sock)
-	return &In{r: r, sock: s, buf: buf, ahead: len(buf)}
+	in := &In{r: r, buf: buf, ahead: len(buf)}
+	in.sock, _ = r.(*Sock)
+	in.secure, _ = r.(*Secure)
+	return in
 }
 
-// Frames counts the receiving system calls that brought something: while it
-// changes, the peer lives.
-func (in *In) Frames() uint64 { return in.frames.Load() }
+// Frames counts the receiving calls that brought something, and with a Secure
+// parts of large records too: while it changes, the peer lives.
+func (in *In) Frames() uint64 {
+	if in.secure != nil {
+		return in.frames.Load() + in.secure.parts()
+	}
+	return in.frames.Load()
+}
 
 // Buffered is the number of bytes that the next Peek has without waiting.
 func (in *In) Buffered() int { return in.end - in.start }

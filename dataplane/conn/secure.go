@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"dst/abi"
@@ -18,6 +19,10 @@ const (
 	// not known (Ready); strangerBuffer has room for one such record.
 	strangerText   = 1 << 10
 	strangerBuffer = 2 << 10
+	// lifePart is how much of a record is a sign of life, in bytes. On a slow line a
+	// whole one takes seconds; and by drops of one that can never be opened whoever
+	// holds the line would make a dead peer live, for days.
+	lifePart = 4 << 10
 )
 
 // Secure is a Stream over a Stream: what is written leaves as records that nobody
@@ -33,6 +38,7 @@ type Secure struct {
 	raw      []byte
 	from, to int    // fetched, not opened
 	plain    []byte // opened in raw, not shown yet
+	fetched  atomic.Uint64
 
 	// Owned by the one who writes.
 	sealer *crypt.Sealer
@@ -223,6 +229,7 @@ func (s *Secure) fetch() error {
 	}
 	n, err := s.stream.Read(s.raw[s.to:])
 	s.to += n
+	s.fetched.Add(uint64(n))
 	switch {
 	case n > 0:
 		return nil // an error that came with it comes again
@@ -231,6 +238,9 @@ func (s *Secure) fetch() error {
 	}
 	return err
 }
+
+// parts counts the parts of records that have come. Anybody may call it.
+func (s *Secure) parts() uint64 { return s.fetched.Load() / lifePart }
 
 // Write sends p as records of its own and waits for room as long as it takes. It
 // is not for who has an Out.

@@ -184,6 +184,7 @@ func Respond(msg1 []byte, find func(abi.KeyID) *Key) (s Secrets, k *Key, msg2 []
 		used = nobody
 		n = begin(nobody, msg1)
 	}
+	defer n.wipe()
 	p, payload := n.read1(msg1[HandshakeHead:])
 	if n.err != nil || used == nobody || !understood(payload[freshness:]) {
 		return Secrets{}, nil, nil, ErrRefused
@@ -202,7 +203,6 @@ func Respond(msg1 []byte, find func(abi.KeyID) *Key) (s Secrets, k *Key, msg2 []
 // reply is message 2 for who has sent p, and the secrets. It is nil if p is of low
 // order.
 func reply(n *noise, e *ecdh.PrivateKey, p []byte, s *Secrets) []byte {
-	defer n.wipe()
 	var payload [payload2]byte
 	binary.BigEndian.PutUint32(payload[4:], RecordData)
 	msg2 := n.write2(make([]byte, 0, ReplySize), e, p, payload[:])
