@@ -184,8 +184,10 @@ func (a *Arena) Put(b []byte) {
 }
 
 // Trim gives the budget back what was lent and has been empty since the last
-// Trim. (Put keeps one empty chunk, so that a load at the edge does not map and
-// unmap with every request.) The owner calls it now and then, about each second.
+// Trim. (Put keeps what is empty, so that a load that comes in waves, as a replay
+// log does that fills and is flushed, does not map the same memory with each of
+// them; all but one chunk if the budget is scarce.) The owner calls it now and
+// then, about each second.
 func (a *Arena) Trim() {
 	a.mu.Lock()
 	for i := len(a.mu.chunks) - 1; i > 0; i-- {
@@ -271,9 +273,12 @@ func (a *Arena) freeLocked(b []byte) *chunk {
 	panic("mempool: Put of what is not out of this arena")
 }
 
-// retireLocked takes the empty chunk c out of the Arena if it is a lent one and
-// another lent one is empty too.
+// retireLocked takes the empty chunk c out of the Arena if it is a lent one,
+// another lent one is empty too, and others may need it.
 func (a *Arena) retireLocked(c *chunk) bool {
+	if !a.budget.scarce() {
+		return false
+	}
 	at, other := 0, false
 	for i, d := range a.mu.chunks[1:] {
 		if d == c {

@@ -82,28 +82,40 @@ func TestArenaPutPanics(t *testing.T) {
 	mustPanic(t, "twice", func() { a.Put(p) })
 }
 
+// TestArenaLendsAndGivesBack: what is empty stays while nobody misses it, until it
+// was empty from one Trim to the next; all but one chunk goes at once where the
+// budget is scarce.
 func TestArenaLendsAndGivesBack(t *testing.T) {
-	a, b := newTestArena(t, mib, 4*mib, mib)
-	var ps [4][]byte
-	for i := range ps {
-		ps[i], _ = a.Get(mib, nil)
-	}
-	if a.Lent() != 3*mib || b.Used() != 4*mib || a.TryGet(1) != nil {
-		t.Fatalf("lent %d, used %d", a.Lent(), b.Used())
-	}
-	for _, p := range ps {
-		a.Put(p)
-	}
-	if a.Lent() != mib || b.Used() != 2*mib { // one is kept
-		t.Fatalf("lent %d, used %d", a.Lent(), b.Used())
-	}
-	a.Trim() // it was in use since the last one
-	if a.Lent() != mib {
-		t.Fatalf("lent %d after the first Trim", a.Lent())
-	}
-	a.Trim()
-	if a.Lent() != 0 || b.Used() != mib {
-		t.Fatalf("lent %d, used %d after the second Trim", a.Lent(), b.Used())
+	for name, c := range map[string]struct{ budget, kept int }{"roomy": {8 * mib, 3 * mib}, "scarce": {5 * mib, mib}} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBudget(int64(c.budget))
+			a, err := NewArena(b, mib, 4*mib, mib)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			var ps [4][]byte
+			for i := range ps {
+				ps[i], _ = a.Get(mib, nil)
+			}
+			if a.Lent() != 3*mib || b.Used() != 4*mib || a.TryGet(1) != nil {
+				t.Fatalf("lent %d, used %d", a.Lent(), b.Used())
+			}
+			for _, p := range ps {
+				a.Put(p)
+			}
+			if a.Lent() != c.kept || b.Used() != int64(mib+c.kept) {
+				t.Fatalf("lent %d, used %d", a.Lent(), b.Used())
+			}
+			a.Trim() // it was in use since the last one
+			if a.Lent() != c.kept {
+				t.Fatalf("lent %d after the first Trim", a.Lent())
+			}
+			a.Trim()
+			if a.Lent() != 0 || b.Used() != mib {
+				t.Fatalf("lent %d, used %d after the second Trim", a.Lent(), b.Used())
+			}
+		})
 	}
 }
 

@@ -39,6 +39,10 @@ func (b *Budget) take(n int64) bool {
 	}
 }
 
+// scarce tells whether more than half of it is taken: what is not in use then is
+// better left to others.
+func (b *Budget) scarce() bool { return b.used.Load() > b.total/2 }
+
 // Release gives back n reserved bytes. It panics if so many are not reserved.
 func (b *Budget) Release(n int64) {
 	if n < 0 || b.used.Add(-n) < 0 {
