@@ -148,6 +148,47 @@ func TestKeysOutliveTheDaemon(t *testing.T) {
 	w.await(p, "disk0", abi.StateEstablished)
 }
 
+// TestNoKeysAreSaidSo: a node that had keys comes back in clear only if somebody
+// has said so, and not because its file is empty; half a change leaves no key behind.
+func TestNoKeysAreSaidSo(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	w.pair(p)
+	one := w.keyFile("one")
+	w.set(p, "vol0", one)
+	w.set(p, "disk0", one)
+	p.Close()
+	kept, config := w.path("run/nodes/vol0/keys"), w.path("run/nodes/vol0/config")
+	keys, err := os.ReadFile(kept)
+	ok(t, err)
+	before, err := os.ReadFile(config)
+	ok(t, err)
+
+	ok(t, os.Truncate(kept, 0))
+	p = w.plane()
+	p.Restore()
+	w.lost(p, "vol0", "damaged")
+	ok(t, os.WriteFile(kept, keys, 0o600))
+	ok(t, os.WriteFile(kept+".new", keys, 0o600)) // what a daemon leaves that dies in the midst
+	ok(t, p.Start("vol0"))
+	if _, err := os.Stat(kept + ".new"); !os.IsNotExist(err) {
+		t.Errorf("half a change is left: %v", err)
+	}
+	ok(t, p.Crypto(&abi.Crypto{Name: "vol0", Hash: "crc32c"}))
+	ok(t, p.Crypto(&abi.Crypto{Name: "disk0", Hash: "crc32c"}))
+	w.await(p, "disk0", abi.StateEstablished)
+	p.Close()
+
+	ok(t, os.WriteFile(config, before, 0o600)) // it died before it remembered the rest
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	w.await(p, "disk0", abi.StateEstablished)
+	if ids, _ := w.keyed(p, "vol0"); len(ids) != 0 {
+		t.Errorf("keys %v", ids)
+	}
+}
+
 // lost wants that a node could not be restored, for a reason with that word.
 func (w *world) lost(p *Plane, name, word string) {
 	w.t.Helper()

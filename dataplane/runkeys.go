@@ -12,14 +12,20 @@ import (
 )
 
 // The file nodes/NAME/keys of the run directory: the keys of a node as crypt
-// encodes them, one behind the other; empty for a node that has none any more.
-// It is replaced in one step, and what was in it is overwritten.
+// encodes them, one behind the other, or noKeys. It is replaced in one step, and
+// what was in it is overwritten.
+
+// noKeys is in the file of a node that has no keys any more: an empty one is
+// damaged, and not a node in clear.
+const noKeys = "no keys\n"
 
 func (d *runDir) keys(name string) string { return filepath.Join(d.node(name), "keys") }
 
-// loadKeys reads the keys of a node. Errors: EUCLEAN if they are damaged, or if
-// there are none although some are demanded.
+// loadKeys reads the keys of a node, and overwrites what a daemon has left that died
+// while it changed them. Errors: EUCLEAN if they are damaged, or if there are none
+// although some are demanded.
 func (d *runDir) loadKeys(name string, demanded bool) (keys []*crypt.Key, err error) {
+	shred(d.keys(name) + ".new")
 	b, err := os.ReadFile(d.keys(name))
 	defer func() { clear(b) }()
 	switch {
@@ -29,8 +35,10 @@ func (d *runDir) loadKeys(name string, demanded bool) (keys []*crypt.Key, err er
 		return nil, fmt.Errorf("the remembered keys of node %q are gone: remove the node and add it again: %w", name, unix.EUCLEAN)
 	case err != nil:
 		return nil, fmt.Errorf("the remembered keys of node %q: %w", name, err)
+	case string(b) == noKeys:
+		return nil, nil
 	}
-	for rest := b; len(rest) > 0; {
+	for rest := b; len(rest) > 0 || len(keys) == 0; {
 		var k *crypt.Key
 		if k, rest, err = crypt.ParseKey(rest); err != nil {
 			for _, k := range keys {
@@ -59,6 +67,9 @@ func (d *runDir) stageKeys(name string, keys []*crypt.Key) (*stagedKeys, error) 
 		b = grown
 	}
 	defer func() { clear(b) }()
+	if len(keys) == 0 {
+		b = []byte(noKeys)
+	}
 	shred(s.staged)
 	if err := os.WriteFile(s.staged, b, 0o600); err != nil {
 		s.drop()
