@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -75,8 +74,7 @@ func New(c Config) (*Plane, error) {
 	if c.Budget == 0 {
 		c.Budget = defaultBudget()
 	}
-	// Others may follow the links: the devices have modes of their own.
-	if err := os.MkdirAll(c.DevDir, 0o755); err != nil {
+	if err := makeOpenDir(c.DevDir); err != nil {
 		return nil, fmt.Errorf("directory %s: %w", c.DevDir, err)
 	}
 	for _, dir := range []string{c.StateDir, c.DevDir} {

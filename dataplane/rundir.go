@@ -216,6 +216,18 @@ func makeDir(path string) error {
 	return nil
 }
 
+// makeOpenDir makes the directory of the links unless it is there. Others may follow
+// them, whatever the umask of the daemon: the devices have modes of their own.
+func makeOpenDir(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
+}
+
 // ensureTmpfs mounts a tmpfs on path unless one is there.
 func ensureTmpfs(path string) error {
 	var fs unix.Statfs_t

@@ -23,7 +23,7 @@ const helloDigest = crypt.DigestCRC32C
 // greet is a client's connection, from the first byte to the end of its session.
 // Started by receive. Owns the connection. Ends with it.
 func (at *port) greet(st conn.Stream, who caller) {
-	settled := func() { at.ports.leave(st, who) }
+	settled := func() { at.ports.leave(st) }
 	defer settled()
 	defer st.Close()
 	deadline := time.Now().Add(handshakeTime)
@@ -56,6 +56,9 @@ func (at *port) greet(st conn.Stream, who caller) {
 	if err == nil {
 		n.welcome(link, who, &h, settled)
 		return
+	}
+	if at.ports.ousted(st) {
+		err = errCrowded
 	}
 	for _, n := range at.exports() {
 		n.turnedAway(who, err)

@@ -201,42 +201,59 @@ func TestHalfOpenIsBounded(t *testing.T) {
 		}
 		half = append(half, c)
 	}
+	// One more is heard, and one of the others makes room for it.
 	over := w.dial()
-	if n, err := over.st.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Errorf("one more half-open client got a byte: %v", err)
+	if err := over.mark(); err != nil {
+		t.Fatal(err)
 	}
-	half[0].st.Close()
-	eventually(t, "its place is free", func() bool {
+	eventually(t, "there are no more than before", func() bool {
 		w.ports.mu.Lock()
 		defer w.ports.mu.Unlock()
-		return len(w.ports.mu.open) < halfOpenEach
+		return len(w.ports.mu.open) == halfOpenEach && w.ports.mu.knocks == halfOpenEach
 	})
+	for _, c := range half {
+		c.st.Close()
+	}
 	for i := range byte(3) { // sessions do not count
 		w.client(helloOf(i+1, 1, abi.PermRead))
 	}
 }
 
+// TestHalfOpenInAllIsBounded: who fills all places makes room for who comes.
 func TestHalfOpenInAllIsBounded(t *testing.T) {
 	p := NewPorts(zerolog.Nop())
-	for i := range halfOpenAll + 10 {
-		a, b := net.Pipe()
-		b.Close()
+	at := func(i byte) caller {
 		who := from("10.0.0.1")
-		who.addr = abi.NetAddr(unix.IPPROTO_TCP, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i / 10)}), 9))
-		if ok := p.enter(a, who); ok != (i < halfOpenAll) {
-			t.Fatalf("connection %d: %v", i, ok)
+		who.addr = abi.NetAddr(unix.IPPROTO_TCP, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, i}), 9))
+		return who
+	}
+	counts := func(each byte) (knocks, half int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.mu.knocks, p.mu.half[at(each).place()]
+	}
+	for i := range 3 * halfOpenAll {
+		a, b := net.Pipe()
+		defer b.Close()
+		if !p.enter(a, at(byte(i%(halfOpenAll/halfOpenEach)))) {
+			t.Fatalf("connection %d is refused", i)
 		}
-		if i%2 == 0 {
-			continue
+		if knocks, half := counts(byte(i % 16)); knocks > halfOpenAll || half > halfOpenEach {
+			t.Fatalf("connection %d: %d half-open, %d of its address", i, knocks, half)
 		}
-		p.leave(a, who)
-		p.leave(a, who)
-		if !p.enter(a, who) {
-			t.Fatalf("connection %d: its place is not free", i)
-		}
-		if i == halfOpenAll-1 {
-			break
-		}
+	}
+	one, other := net.Pipe()
+	defer other.Close()
+	if !p.enter(one, at(200)) {
+		t.Fatal("who comes from elsewhere is refused")
+	}
+	if knocks, half := counts(200); knocks != halfOpenAll || half != 1 {
+		t.Errorf("%d half-open, %d of the newcomer", knocks, half)
+	}
+	p.leave(one)
+	p.leave(one)
+	if knocks, half := counts(200); knocks != halfOpenAll-1 || half != 0 {
+		t.Errorf("%d half-open, %d of the newcomer, who has left", knocks, half)
 	}
 }
 

@@ -32,8 +32,9 @@ type Ports struct {
 	mu  struct {
 		sync.Mutex
 		ports  map[abi.Addr]*port
-		half   map[string]int           // half-open connections by caller.place
-		open   map[conn.Stream]struct{} // all of them
+		half   map[string]int         // half-open connections by caller.place
+		open   map[conn.Stream]*knock // all of them, and those that are on their way out
+		knocks int                    // half-open connections
 		closed bool
 	}
 	wg sync.WaitGroup // accept loops and handshakes
@@ -56,7 +57,7 @@ func NewPorts(log zerolog.Logger) *Ports {
 	p := &Ports{log: log}
 	p.mu.ports = make(map[abi.Addr]*port)
 	p.mu.half = make(map[string]int)
-	p.mu.open = make(map[conn.Stream]struct{})
+	p.mu.open = make(map[conn.Stream]*knock)
 	return p
 }
 
@@ -166,6 +167,7 @@ func (at *port) accept() {
 // Why a connection is closed without a byte.
 var (
 	errStranger = fmt.Errorf("no security rule allows this address: add one if it should be served: %w", unix.EACCES)
+	errOver     = fmt.Errorf("the daemon stops: %w", unix.ESHUTDOWN)
 	errCrowded  = fmt.Errorf("too many connections that have not said who they are: %w", unix.EUSERS)
 )
 
@@ -177,7 +179,7 @@ func (at *port) receive(st conn.Stream, who caller) {
 	if !known || !at.ports.enter(st, who) {
 		err := errStranger
 		if known {
-			err = errCrowded
+			err = errOver
 		}
 		for _, n := range nodes {
 			n.turnedAway(who, err)
@@ -194,31 +196,85 @@ func (at *port) exports() []*Node {
 	return at.nodes
 }
 
-// enter counts a half-open connection; false if there are too many.
+// knock is a half-open connection.
+type knock struct {
+	place string // caller.place
+	out   bool   // it had to make room
+}
+
+// enter counts a half-open connection; false if there will be no more. Where
+// there are too many, one of those that have not said who they are makes room:
+// of this address, or of the one that has most. Which one is chance, so that
+// somebody who fills all places can not keep out who needs one for moments.
 func (p *Ports) enter(st conn.Stream, who caller) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := who.place()
-	if p.mu.closed || p.mu.half[key] >= halfOpenEach || len(p.mu.open) >= halfOpenAll {
+	if p.mu.closed {
 		return false
 	}
-	p.mu.half[key]++
-	p.mu.open[st] = struct{}{}
+	place := who.place()
+	switch {
+	case p.mu.half[place] >= halfOpenEach:
+		p.oust(place)
+	case p.mu.knocks >= halfOpenAll:
+		p.oust(p.crowd())
+	}
+	p.mu.half[place]++
+	p.mu.knocks++
+	p.mu.open[st] = &knock{place: place}
 	p.wg.Add(1)
 	return true
 }
 
-// leave is the end of a handshake, good or bad. It may be called again.
-func (p *Ports) leave(st conn.Stream, who caller) {
+// crowd is a place that has most half-open connections; p.mu is held.
+func (p *Ports) crowd() (most string) {
+	for place, n := range p.mu.half {
+		if n > p.mu.half[most] {
+			most = place
+		}
+	}
+	return most
+}
+
+// oust closes a half-open connection of a place; p.mu is held.
+func (p *Ports) oust(place string) {
+	for st, k := range p.mu.open {
+		if k.place == place && !k.out {
+			k.out = true
+			p.settle(k)
+			_ = st.Close()
+			return
+		}
+	}
+}
+
+// ousted tells whether st had to make room.
+func (p *Ports) ousted(st conn.Stream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.mu.open[st]; !ok {
+	k := p.mu.open[st]
+	return k != nil && k.out
+}
+
+// settle takes k out of the count; p.mu is held.
+func (p *Ports) settle(k *knock) {
+	p.mu.knocks--
+	if p.mu.half[k.place]--; p.mu.half[k.place] == 0 {
+		delete(p.mu.half, k.place)
+	}
+}
+
+// leave is the end of a handshake, good or bad. It may be called again.
+func (p *Ports) leave(st conn.Stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.mu.open[st]
+	if k == nil {
 		return
 	}
 	delete(p.mu.open, st)
-	key := who.place()
-	if p.mu.half[key]--; p.mu.half[key] == 0 {
-		delete(p.mu.half, key)
+	if !k.out {
+		p.settle(k)
 	}
 	p.wg.Done()
 }

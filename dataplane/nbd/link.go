@@ -66,7 +66,11 @@ func (h host) makeLink(link, backend string, index int) (err error) {
 			err = replace(link, target)
 		}
 		if os.IsNotExist(err) { // udev removes a directory with the last link in it
-			if merr := os.Mkdir(filepath.Dir(link), 0o755); merr != nil && !os.IsExist(merr) {
+			merr := os.Mkdir(filepath.Dir(link), 0o755)
+			if merr == nil {
+				merr = os.Chmod(filepath.Dir(link), 0o755) // whatever the umask
+			}
+			if merr != nil && !os.IsExist(merr) {
 				break
 			}
 		}
