@@ -60,10 +60,7 @@ func (at *port) greet(st conn.Stream, who caller) {
 	if at.ports.ousted(st) {
 		err = errCrowded
 	}
-	for _, n := range at.exports() {
-		n.turnedAway(who, err)
-	}
-	dismiss(link, who, err)
+	turnAway(link, who, err, at.exports()...)
 }
 
 // dismiss tells a client why it is not served, if it can be told. One with a key

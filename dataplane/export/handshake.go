@@ -38,7 +38,7 @@ func tell(st conn.Stream, cmd abi.Msg, attrs func([]byte) []byte) error {
 func (n *Node) welcome(st conn.Stream, who caller, h *abi.Hello, settled func()) {
 	defer settled()
 	if !n.enter() {
-		n.refuse(st, who, noAccess())
+		turnAway(st, who, noAccess(), n)
 		return
 	}
 	defer n.wg.Done()
@@ -94,7 +94,7 @@ func (s *session) abandon(why error) {
 		n.leave(s, false)
 		n.forget(s)
 	}
-	n.refuse(s.stream, s.who, why)
+	turnAway(s.stream, s.who, why, n)
 	if s.live.Load() {
 		s.out.Close()
 		s.release()
@@ -205,12 +205,6 @@ func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
 		w.Features |= abi.FeatureStable
 	}
 	return w
-}
-
-// refuse tells a client why it is not served, if it can be told, and the log.
-func (n *Node) refuse(st conn.Stream, who caller, err error) {
-	n.turnedAway(who, err)
-	dismiss(st, who, err)
 }
 
 // leave gives the seat of s back: for good after its client's good-bye.

@@ -181,10 +181,7 @@ func (at *port) receive(st conn.Stream, who caller) {
 		if known {
 			err = errOver
 		}
-		for _, n := range nodes {
-			n.turnedAway(who, err)
-		}
-		_ = st.Close()
+		turnAway(st, who, err, nodes...)
 		return
 	}
 	go at.greet(st, who)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dst/abi"
+	"dst/dataplane/conn"
 	"dst/dataplane/crypt"
 )
 
@@ -45,16 +46,29 @@ func (r *refusals) news(host, why string, now time.Time) bool {
 	return true
 }
 
-// turnedAway counts a client that is not served and tells why.
+// turnAway ends the connection of a client that none of nodes serves, told why if
+// it may be (dismiss). Others are told when it is gone: how long that takes depends
+// on what is here, and on what was told before.
+func turnAway(st conn.Stream, who caller, err error, nodes ...*Node) {
+	for _, n := range nodes {
+		n.count.refused.Add(1)
+		if unproven(err) {
+			n.count.authErrors.Add(1)
+		}
+	}
+	dismiss(st, who, err)
+	_ = st.Close()
+	for _, n := range nodes {
+		n.turnedAway(who, err)
+	}
+}
+
+// turnedAway tells that a client is not served, and why.
 func (n *Node) turnedAway(who caller, err error) {
-	n.count.refused.Add(1)
 	// Without its port and the id of its key, which are others with each try.
 	why := strings.ReplaceAll(err.Error(), who.addr.String(), "it")
 	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
 		why = stranger.why
-	}
-	if unproven(err) {
-		n.count.authErrors.Add(1)
 	}
 	host := who.addr.String()
 	if ap, ok := who.addr.AddrPort(); ok {
