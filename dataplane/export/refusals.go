@@ -50,9 +50,10 @@ func (r *refusals) news(host, why string, now time.Time) bool {
 // it may be (dismiss). Others are told when it is gone: how long that takes depends
 // on what is here, and on what was told before.
 func turnAway(st conn.Stream, who caller, err error, nodes ...*Node) {
+	forged := unproven(err)
 	for _, n := range nodes {
 		n.count.refused.Add(1)
-		if unproven(err) {
+		if forged {
 			n.count.authErrors.Add(1)
 		}
 	}
