@@ -52,3 +52,32 @@ func TestN15ClosedBeforeItIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestN15KeyGoneInTheMidst: a key that is taken away when its client has shown it
+// in the handshake, and not yet said what it wants, is worth nothing any more.
+func TestN15KeyGoneInTheMidst(t *testing.T) {
+	_, disk := memDisk(1 << 20)
+	k, other := gcmKey(t, 1), gcmKey(t, 2)
+	w := keyed(t, Config{}, disk, k, other)
+	c := w.dial()
+	if err := c.prove(k); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.SetKeys([]*crypt.Key{other}); err != nil {
+		t.Fatal(err)
+	}
+	k.Wipe()
+	c.hello = helloOf(1, 1, abi.PermRW)
+	c.hello.Digest = "none"
+	b := c.hello.Append(nil)
+	if _, err := c.st.Write(frame(crypt.DigestCRC32C, abi.Header{Cmd: abi.MsgHello, Size: uint32(4 + len(b))}, b)); err != nil && !ended(err) {
+		t.Fatal(err)
+	}
+	if err := c.answer(); !ended(err) {
+		t.Errorf("it is told: %v", err)
+	}
+	if h := w.holder(); h != nil {
+		t.Errorf("%v has the place", h.ID)
+	}
+	want(t, "FLUSH with the key that stays", w.served(other, helloOf(2, 1, abi.PermRW)).flush(), 0)
+}
