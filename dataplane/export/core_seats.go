@@ -213,12 +213,13 @@ func (c *Core) awaits(s *Seat, now time.Time) bool {
 func (s *Seat) Asked() *Seat { return s.asked }
 
 // Alive is a sign of life of a client that was asked for: those who wanted its
-// place are refused.
+// place are refused, and told the beginning of its id: all of it would do to come
+// in its place.
 func (c *Core) Alive(s *Seat) {
 	for _, o := range slices.Clone(c.seats) {
 		if o.phase == seatWaiting && o.asked == s && s.phase == seatOpen {
 			c.refuse(o, &abi.Refuse{Code: abi.RefuseBusy, Errno: unix.EBUSY, Text: fmt.Sprintf(
-				"client %v writes there: detach it first, attach read-only, or make the export shared", s.ID)})
+				"client %s... writes there: detach it first, attach read-only, or make the export shared", s.ID.String()[:8])})
 		}
 	}
 }
