@@ -19,6 +19,8 @@ io() { timeout 120 qemu-io -t none -f raw "${@/#/-c}" "$URI" >/dev/null 2>&1; }
 breaks() { field "$B" vol0 .counters.breaks; }
 held() { disk stats && [ "${SAID#* held "$1" }" != "$SAID" ]; }
 broken() { [ "$(breaks)" -gt "$1" ]; }
+# fenced: the remote says that it waits for the fence; between two connections it waits for the link
+fenced() { [ "$(ctl "$B" -j node why vol0 | jq -r .wait)" = fence ]; }
 # on_disk: the first byte that the disk has
 on_disk() { od -An -tu1 -N1 "$DIR/disk/disk" | tr -d ' '; }
 
@@ -34,7 +36,7 @@ overtake() {
 	io 'write -P 2 0 4k' & W2=$!
 	sleep 1
 	check "$1: W2 waits for the fence" kill -0 $W2
-	is "and says so" "$(ctl "$B" -j node why vol0 | jq -r .wait)" fence
+	check "and says so" wait_for 2 fenced
 	check "W1 is still held then" held 1
 	wait $W2
 	is "W2 is acknowledged" $? 0
