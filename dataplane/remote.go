@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/conn"
 	"dst/dataplane/crypt"
 	"dst/dataplane/remote"
 	"dst/dataplane/trans"
@@ -100,6 +101,9 @@ func (r *remoteNode) check() error {
 func (r *remoteNode) checkSocket() error {
 	if info, err := os.Stat(filepath.Dir(r.conf.Socket)); err != nil || !info.IsDir() {
 		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("socket %s: its directory does not exist: make it first: %w", r.conf.Socket, unix.ENOENT))
+	}
+	if err := conn.SafeWay(filepath.Dir(r.conf.Socket)); err != nil {
+		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("socket %s: %w", r.conf.Socket, err))
 	}
 	if info, err := os.Lstat(r.conf.Socket); err == nil && info.Mode().Type() != os.ModeSocket {
 		return abi.Blame(abi.AttrNodeSocket, fmt.Errorf("socket %s: something else is there: remove it or choose another path: %w", r.conf.Socket, unix.EEXIST))

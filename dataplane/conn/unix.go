@@ -42,7 +42,7 @@ func ListenUnix(path string, mode os.FileMode) (*Listener, error) {
 }
 
 func listenUnix(a abi.Addr, path string, mode os.FileMode) (*Listener, error) {
-	if err := safeWay(filepath.Dir(path)); err != nil {
+	if err := SafeWay(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", a, err)
 	}
 	fd, err := newSocket(a)

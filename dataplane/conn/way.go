@@ -13,11 +13,12 @@ import (
 // the kernel (MAXSYMLINKS).
 const wayLinks = 40
 
-// safeWay checks that nobody but root and this user can put something else in
+// SafeWay checks that nobody but root and this user can put something else in
 // the place of what lies in dir, at any step of the way there: whoever can would
 // be who the clients of a socket talk to. Others may write to a directory with
 // the sticky bit on the way, but not to the last one: they could be there first.
-func safeWay(dir string) error {
+// Errors: EPERM naming the directory and the remedy, and those of lstat(2).
+func SafeWay(dir string) error {
 	at, err := filepath.Abs(dir)
 	if err != nil {
 		return err
