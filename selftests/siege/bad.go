@@ -3,7 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"errors"
-	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -43,11 +43,17 @@ var kinds = []func(s *siege, c net.Conn){
 	},
 	(*siege).strange,
 	func(_ *siege, c net.Conn) {
-		b := make([]byte, 64<<10)
-		_, _ = rand.Read(b) // never fails
-		_, _ = c.Write(b)   // the export closes before it is all taken
+		_, _ = c.Write(garbage[mathrand.IntN(len(garbage)/2):]) // the export closes before it is all taken
 	},
 }
+
+// garbage is made once: what a stranger spends on it is not the export's, and
+// here it would be taken from the same processors.
+var garbage = func() []byte {
+	b := make([]byte, 64<<10)
+	_, _ = rand.Read(b) // never fails
+	return b
+}()
 
 // strange comes with a wrong key, or for an export that is not there.
 func (s *siege) strange(c net.Conn) {
@@ -62,8 +68,12 @@ func (s *siege) strange(c net.Conn) {
 // waits reads for so long; false if the connection has ended before.
 func waits(c net.Conn, d time.Duration) bool {
 	_ = c.SetReadDeadline(time.Now().Add(d))
-	_, err := io.Copy(io.Discard, c)
-	return errors.Is(err, os.ErrDeadlineExceeded)
+	var b [256]byte
+	for {
+		if _, err := c.Read(b[:]); err != nil {
+			return errors.Is(err, os.ErrDeadlineExceeded)
+		}
+	}
 }
 
 // attack lets all the bad ones come, at their rate, and waits for the last.

@@ -207,7 +207,7 @@ type visit struct {
 // tries again after a moment, as a remote does.
 func (s *siege) visits(over <-chan struct{}) (v visit) {
 	var waits felt
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	first := time.Now()
 	for {

@@ -4,7 +4,8 @@
 //	siege [-bad N] [-rate N] [-from PREFIX] [-good N] [-at ADDRESS] [-key FILE] [-pid PID] [-alone TIME] HOST:PORT EXPORT
 //
 // A bad client says nothing, sends a byte every 4 s, has a wrong key (without -key: a wrong name) or sends garbage, in turn, and goes when the
-// export closes its connection. The good ones are at one address, and so is a newcomer, who connects again and again.
+// export closes its connection. The good ones are at one address, and so is a newcomer, who connects again and again. The bad ones are a
+// process of their own, as they would be on other hosts: what good ones feel is not to depend on how this program serves its bad ones.
 package main
 
 import (
@@ -13,7 +14,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
+	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"dst/dataplane/conn"
@@ -30,6 +34,7 @@ type siege struct {
 	bad, rate    int
 	good, pid    int
 	alone        time.Duration
+	strangers    bool // this is the process of the bad
 }
 
 // result is what is printed. Times are in microseconds but where they say so.
@@ -45,7 +50,11 @@ type result struct {
 
 func main() {
 	s, err := parse()
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.strangers:
+		err = json.NewEncoder(os.Stdout).Encode(s.attack())
+	default:
 		err = s.run()
 	}
 	if err != nil {
@@ -64,6 +73,7 @@ func parse() (s *siege, err error) {
 	file := flag.String("key", "", "the key of the export")
 	flag.IntVar(&s.pid, "pid", 0, "the export's daemon")
 	flag.DurationVar(&s.alone, "alone", 3*time.Second, "how long the good ones are alone before and after")
+	flag.BoolVar(&s.strangers, "strangers", false, "only the bad clients; prints what became of them")
 	flag.Parse()
 	s.addr, s.export = flag.Arg(0), flag.Arg(1)
 	if flag.NArg() != 2 || s.pid == 0 {
@@ -112,7 +122,7 @@ func (s *siege) run() error {
 	over := make(chan struct{})
 	all.Go(func() { d.watch(over) })
 	all.Go(func() { r.Newcomer = s.visits(over) })
-	r.Bad = s.attack()
+	err := strangers(&r.Bad)
 	r.Seconds = int(time.Since(began).Seconds() + 0.5)
 	close(over)
 	for _, c := range clients {
@@ -130,7 +140,27 @@ func (s *siege) run() error {
 	r.Quiet.sum()
 	r.During.sum()
 	r.Daemon.RSSMost, r.Daemon.FDsMost = d.mostRSS, d.mostFDs
+	if err != nil {
+		return err
+	}
 	return json.NewEncoder(os.Stdout).Encode(&r)
+}
+
+// strangers runs the attack in a process that goes when this one does.
+func strangers(n *count) error {
+	runtime.LockOSThread() // the death of this thread is what the other is told of
+	defer runtime.UnlockOSThread()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := exec.Command(self, append([]string{"-strangers"}, os.Args[1:]...)...) //nolint:gosec // it is this program
+	c.Stderr, c.SysProcAttr = os.Stderr, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := c.Output()
+	if err != nil {
+		return fmt.Errorf("the bad clients: %w", err)
+	}
+	return json.Unmarshal(out, n)
 }
 
 // secure makes a secure channel of a connection, as a client with that key.
