@@ -225,9 +225,10 @@ func (p *Ports) enter(st conn.Stream, who caller) bool {
 
 // crowd is a place that has most half-open connections; p.mu is held.
 func (p *Ports) crowd() (most string) {
-	for place, n := range p.mu.half {
-		if n > p.mu.half[most] {
-			most = place
+	n := 0
+	for place, here := range p.mu.half {
+		if here > n {
+			most, n = place, here
 		}
 	}
 	return most
