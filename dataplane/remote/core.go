@@ -155,6 +155,9 @@ func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 	if c.replayFails >= flushTries {
 		return true, fmt.Errorf("the export can not take back what it acknowledged and lost: %d times %w", c.replayFails, unix.EIO)
 	}
+	if err := c.log.Check(); err != nil {
+		return true, fmt.Errorf("what was acknowledged and may be lost can not be written again, the host's copy of it is gone: %w", err)
+	}
 	c.adopt(w)
 	c.hello.Steal, c.draining = false, false
 	return false, nil

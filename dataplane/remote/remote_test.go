@@ -230,7 +230,7 @@ func TestRecoveryToFailedWhenThePromiseIsBroken(t *testing.T) {
 		{"verifier, unflushed", func(w *abi.Welcome) { w.Verifier[0]++ },
 			func(b *bench) { b.do(trans.Write, 0, pattern('x', 512)) }, ""},
 		{"verifier, discarded", func(w *abi.Welcome) { w.Verifier[0]++ },
-			func(b *bench) { b.do(trans.Discard, 0, nil) }, ""},
+			func(b *bench) { b.do(trans.Discard, 0, make([]byte, 512)) }, ""},
 		{"verifier, flushed", func(w *abi.Welcome) { w.Verifier[0]++ },
 			func(b *bench) { b.do(trans.Write, 0, pattern('x', 512)); b.do(trans.Flush, 0, nil) }, ""},
 		{"verifier, only reads", func(w *abi.Welcome) { w.Verifier[0]++ },

@@ -2,11 +2,15 @@ package remote
 
 import (
 	"errors"
+	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/mempool"
+	"dst/dataplane/trans"
 )
 
 // TestDamagedPage: a page with a wrong bit is refused, or the bit says nothing;
@@ -36,4 +40,29 @@ func TestDamagedPage(t *testing.T) {
 	if refused < 8*slotSize {
 		t.Errorf("only %d bits are looked after", refused)
 	}
+}
+
+// TestDamagedLogFailsTheNode: a log that somebody wrote to, under the living
+// daemon, can not bring back what the export lost. That is said, and ends.
+func TestDamagedLogFailsTheNode(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		if errno, _ := b.do(trans.Write, 0, pattern('x', 512)); errno != 0 {
+			t.Fatal(errno)
+		}
+		f, _ := files.Load(&b.page[0])
+		if _, err := f.(*os.File).WriteAt(make([]byte, mempool.PageSize-64), 64); err != nil { // behind what OpenLog looks at
+			t.Fatal(err)
+		}
+		p.set(func(p *peer) { p.welcome.Verifier[5]++; p.disk[0] = 0 }) // a crash
+		p.cut()
+		if errno, _ := b.do(trans.Read, 0, make([]byte, 512)); errno != unix.EIO {
+			t.Fatal(errno)
+		}
+		b.state(t, abi.StateFailed)
+		if s := b.node.Status(); !strings.Contains(s.Reason, "replay log") {
+			t.Fatal(s.Reason)
+		}
+	})
 }

@@ -109,17 +109,36 @@ func OpenLog(mem []byte, depth, records int, owner abi.ID) (*Log, error) {
 func (l *Log) scan() error {
 	for l.tail-l.head < l.records {
 		r := l.record(l.tail + 1)
-		if seq := r.seq(); seq != l.tail+1 {
-			if seq > l.tail+1 {
-				return fmt.Errorf("the replay log has record %d where %d belongs: %w", seq, l.tail+1, unix.EUCLEAN)
-			}
+		if r.seq() < l.tail+1 {
 			break
 		}
-		if !r.valid(&l.scratch) {
-			return fmt.Errorf("record %d of the replay log is damaged: %w", l.tail+1, unix.EUCLEAN)
+		if err := l.check(l.tail + 1); err != nil {
+			return err
 		}
 		l.tail++
 		l.bytes += r.held()
+	}
+	return nil
+}
+
+// Check looks at the live records before they are relied upon. Errors: EUCLEAN
+// for one that somebody else has written to since.
+func (l *Log) Check() error {
+	for seq := l.head + 1; seq <= l.tail; seq++ {
+		if err := l.check(seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Log) check(seq uint64) error {
+	r := l.record(seq)
+	if r.seq() != seq {
+		return fmt.Errorf("the replay log has record %d where %d belongs: %w", r.seq(), seq, unix.EUCLEAN)
+	}
+	if !r.valid(&l.scratch) {
+		return fmt.Errorf("record %d of the replay log is damaged: %w", seq, unix.EUCLEAN)
 	}
 	return nil
 }
