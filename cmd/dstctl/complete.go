@@ -23,13 +23,17 @@ func (s *session) complete(words []string) {
 	}
 	last := words[len(words)-1]
 	want := expected(words[:len(words)-1], last)
-	if want.names {
+	if want.names || want.keys {
 		if o, _, _ := parseOptions(line{words: words[:len(words)-1]}); o.netns != "" && s.enter != nil {
 			// the names are those of that namespace; where it cannot be entered there are none
 			_ = s.enter(o.netns, append([]string{"__complete", "--"}, withoutNetns(words)...))
 			return
 		}
-		want.words = append(want.words, s.liveNames(want.of)...)
+		if want.keys {
+			want.words = append(want.words, s.liveKeys(words)...)
+		} else {
+			want.words = append(want.words, s.liveNames(want.of)...)
+		}
 	}
 	for _, word := range want.words {
 		if strings.HasPrefix(word, last) {
@@ -47,6 +51,7 @@ type wanted struct {
 	names bool   // names of nodes
 	of    string // of which kind: export, remote, or an object that takes any
 	files bool
+	keys  bool // ids of keys
 }
 
 // expected is what may follow the words before, where last has been typed.
@@ -158,27 +163,16 @@ func valuesOf(o *object, v *verb, a *arg) (w wanted) {
 			w.words = append(w.words, word)
 		}
 	}
-	w.files = a.kind.files
+	w.files, w.keys = a.kind.files, a.kind == kindKeyID
 	w.names = a.kind.live && a.word == "" && v.name != "add" || o.name == "security" && a.kind == kindName
 	w.of = o.name
 	return w
 }
 
 // liveNames are the names of the nodes that a command of the object of may be
-// about; none if no daemon answers in time.
+// about.
 func (s *session) liveNames(of string) (names []string) {
-	ctx, cancel := context.WithTimeout(s.ctx, completeTime)
-	defer cancel()
-	d, err := s.dial(ctx)
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = d.Close() }()
-	nodes, err := d.List(ctx)
-	if err != nil {
-		return nil
-	}
-	for _, n := range nodes {
+	for _, n := range s.liveNodes() {
 		switch {
 		case of == "export" || of == "security":
 			if n.Kind != abi.KindExport {
@@ -190,6 +184,32 @@ func (s *session) liveNames(of string) (names []string) {
 		names = append(names, n.Name)
 	}
 	return names
+}
+
+// liveKeys are the ids of the keys of the nodes that words name.
+func (s *session) liveKeys(words []string) (ids []string) {
+	for _, n := range s.liveNodes() {
+		if n.Status == nil || !slices.Contains(words, n.Name) {
+			continue
+		}
+		for _, k := range n.Status.Keys {
+			ids = append(ids, k.ID.String())
+		}
+	}
+	return ids
+}
+
+// liveNodes are those of the daemon; none if it does not answer in time.
+func (s *session) liveNodes() []*abi.Node {
+	ctx, cancel := context.WithTimeout(s.ctx, completeTime)
+	defer cancel()
+	d, err := s.dial(ctx)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = d.Close() }()
+	nodes, _ := d.List(ctx)
+	return nodes
 }
 
 func wordsOf(args []*arg) (words []string) {
