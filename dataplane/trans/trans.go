@@ -92,9 +92,9 @@ func (t *Trans) Own() bool { return t.own }
 // End is the first byte behind the transaction's range.
 func (t *Trans) End() uint64 { return t.Offset + uint64(t.Length) }
 
-// Seal prepares t's request frame: a new id, header and digest. It runs once,
-// before the transaction is submitted and outside of locks; every sending of t
-// sends the same bytes.
+// Seal prepares t's request frame: a new id, header and digest. It runs before
+// the transaction is submitted, outside of locks, and again only for a link with
+// a digest of another size; every sending in between sends the same bytes.
 func (t *Trans) Seal(d crypt.Digest) {
 	t.ID = (t.ID>>16+1)<<16 | uint64(t.slot)
 	csize := uint32(d.Size())
