@@ -65,10 +65,11 @@ func (n *Node) keys() []abi.Key {
 // export has proved that it has the key.
 func (l *link) protect() error {
 	deadline := time.Now().Add(handshakeTimeout)
-	if err := errors.Join(l.stream.SetReadDeadline(deadline), l.stream.SetWriteDeadline(deadline)); err != nil {
-		return err
+	err := errors.Join(l.stream.SetReadDeadline(deadline), l.stream.SetWriteDeadline(deadline))
+	var s *conn.Secure
+	if err == nil {
+		s, err = conn.Initiate(l.stream, l.key, l.node.pool)
 	}
-	s, err := conn.Initiate(l.stream, l.key, l.node.pool)
 	if err != nil {
 		return l.refused(err)
 	}
