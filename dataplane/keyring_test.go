@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -259,6 +260,7 @@ func TestKeysNeedRoom(t *testing.T) {
 	w.pair(p)
 	one, two := w.keyFile("one"), w.keyFile("two")
 	w.set(p, "vol0", one)
+	w.await(p, "disk0", abi.StatePause) // the link in clear has been seen to end
 	w.set(p, "disk0", one)
 	w.await(p, "disk0", abi.StateEstablished)
 	before, err := os.ReadFile(w.path("run/nodes/vol0/keys"))
@@ -358,9 +360,16 @@ func TestWrongKey(t *testing.T) {
 	if c.AuthErrors == 0 {
 		t.Fatalf("%+v", c)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !slices.ContainsFunc(w.events, func(e abi.Event) bool { return e.Kind == abi.EventKindRefuse && e.Name == "vol0" }) {
-		t.Error("the export told nobody")
+	told := func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.ContainsFunc(w.events, func(e abi.Event) bool { return e.Kind == abi.EventKindRefuse && e.Name == "vol0" })
+	}
+	for deadline := time.After(20 * time.Second); !told(); { // it tells when the client is gone
+		select {
+		case <-w.changed:
+		case <-deadline:
+			t.Fatal("the export told nobody")
+		}
 	}
 }
