@@ -124,11 +124,14 @@ func TestN15RefusalsAreToldNowAndThen(t *testing.T) {
 	for i := range 50 {
 		b[6] = byte(i)
 		want(t, "bytes", w.silence(b), 0)
+		if i > 0 {
+			continue
+		}
+		if why := w.refusal(); !strings.Contains(why, "unknown key") || !strings.Contains(why, "key id 00") {
+			t.Errorf("told %q", why)
+		}
 	}
-	want(t, "events", len(w.events), 1)
-	if why := w.refusal(); !strings.Contains(why, "unknown key") || !strings.Contains(why, "key id 00") {
-		t.Errorf("told %q", why)
-	}
+	want(t, "other events", len(w.events), 0)
 	want(t, "AuthErrors", w.Counters().AuthErrors, 50)
 }
 
