@@ -16,24 +16,15 @@ import (
 // missed is after how many keepalive intervals without life a peer is dead.
 const missed = 3
 
-// looks is how often in an interval it is looked for life: so much of one a
-// dead peer stays longer than missed.
-const looks = 4
-
 // pingFrame is the one PING of ours that can be on its way.
 type pingFrame struct {
 	frame conn.Frame
-	out   *conn.Out
 	busy  atomic.Bool
-	id    uint64        // owned by whoever made it busy
-	left  atomic.Uint64 // out's progress when the last one had left
+	id    uint64 // owned by whoever made it busy
 }
 
 // Sent is conn.Sender's.
-func (p *pingFrame) Sent(*conn.Frame, error) {
-	p.left.Store(p.out.Progress())
-	p.busy.Store(false)
-}
+func (p *pingFrame) Sent(*conn.Frame, error) { p.busy.Store(false) }
 
 // sendPing sends a PING unless one is on its way.
 func (s *session) sendPing() {
@@ -42,7 +33,6 @@ func (s *session) sendPing() {
 		return
 	}
 	p.id++
-	p.out = s.out
 	size := uint32(s.digest.Size())
 	h := abi.Header{Cmd: abi.MsgPing, ID: p.id, Size: size, CSize: size}
 	f := &p.frame
@@ -82,23 +72,15 @@ func (s *session) lives() bool {
 // blind tells whether the client could not be heard now.
 func (s *session) blind() bool { return !s.live.Load() || !s.reading.Load() }
 
-// pulse is what keep saw at the last beat.
-type pulse struct {
-	sent, frames uint64
-	pinged       bool // then: what was sent since may be that PING only
-	silent       int  // looks
-	stalled      int  // beats
-}
-
 // keep watches over a session and clears up behind it.
 // Started as the rest of the handshake's goroutine (Ports.greet). Owns the
-// counting of beats. Ends when the last element of the session is back.
+// pulse. Ends when the last element of the session is back.
 func (s *session) keep() {
 	interval := s.node.interval()
-	ticker := time.NewTicker(interval / looks)
+	ticker := time.NewTicker(interval / conn.Looks)
 	defer ticker.Stop()
 	var parting <-chan time.Time
-	var p pulse
+	var p conn.Pulse
 	look := 0
 	for open := true; open; {
 		select {
@@ -111,13 +93,13 @@ func (s *session) keep() {
 		case <-parting:
 			s.end(errParted)
 		case <-ticker.C:
-			s.listen(&p, interval)
-			if look++; look%looks == 0 {
-				s.beat(&p, interval)
+			s.look(&p, interval)
+			if look++; look%conn.Looks == 0 {
+				s.crew.trim()
 			}
 			if d := s.node.interval(); d != interval {
 				interval = d
-				ticker.Reset(d / looks)
+				ticker.Reset(d / conn.Looks)
 			}
 		}
 	}
@@ -132,39 +114,26 @@ const partingTime = time.Second
 // errParted is a client that was told of an error of the store and stayed.
 var errParted = errors.New("the store failed")
 
-// listen breaks the connection of a client that shows no life although it is
-// listened to.
-func (s *session) listen(p *pulse, interval time.Duration) {
-	frames := s.in.Frames()
-	if frames == p.frames && s.reading.Load() {
-		p.silent++
-	} else {
-		p.silent = 0
-	}
-	p.frames = frames
-	s.impatient(time.Duration(p.silent)*interval/looks, interval)
-}
-
-// beat sends a PING if nothing was sent since the last one, and breaks the
-// connection of a client that takes nothing although there is something for it.
-func (s *session) beat(p *pulse, interval time.Duration) {
-	s.crew.trim()
+// look sends a PING when one is due, and breaks the connection of a client that
+// shows no life although it is listened to, or that takes nothing although there
+// is something for it.
+func (s *session) look(p *conn.Pulse, interval time.Duration) {
 	if err := s.out.Err(); err != nil {
 		s.end(err)
 		return
 	}
-	sent := s.out.Progress()
-	switch idle := sent == p.sent || p.pinged && sent == s.ping.left.Load(); {
-	case !idle:
-		p.stalled, p.pinged = 0, false
-	case s.out.Pending():
-		p.stalled++
-	default:
-		p.stalled, p.pinged = 0, true
+	ping, pending := p.Look(s.out.Progress(), s.in.Frames()), s.out.Pending()
+	if !s.reading.Load() {
+		p.Silent = 0
+	}
+	dead := p.Silent
+	switch {
+	case pending:
+		dead = max(dead, p.Idle)
+	case ping:
 		s.sendPing()
 	}
-	p.sent = sent
-	s.impatient(time.Duration(p.stalled)*interval, interval)
+	s.impatient(time.Duration(dead)*interval/conn.Looks, interval)
 }
 
 // impatient ends a session whose client has been dead for that long.

@@ -16,10 +16,6 @@ import (
 // link.
 const missedMax = 3
 
-// looks is how often in an interval it is looked for a sign of life: so much of
-// one a dead link lives longer than missedMax.
-const looks = 4
-
 // keepaliveMax is the longest interval that a peer may announce and that
 // anybody can configure.
 const keepaliveMax = time.Hour
@@ -27,9 +23,7 @@ const keepaliveMax = time.Hour
 // control is a frame without payload that is sent again and again.
 type control struct {
 	conn.Frame
-	out  *conn.Out
-	busy atomic.Bool   // it is queued
-	left atomic.Uint64 // out's progress when it had left
+	busy atomic.Bool // it is queued
 }
 
 func (c *control) seal(h abi.Header, d crypt.Digest) {
@@ -44,7 +38,6 @@ func (c *control) seal(h abi.Header, d crypt.Digest) {
 func (c *control) free() bool { return !c.busy.Load() }
 
 func (c *control) push(o *conn.Out) {
-	c.out = o
 	c.busy.Store(true)
 	if !o.Push(&c.Frame) {
 		c.busy.Store(false)
@@ -52,27 +45,23 @@ func (c *control) push(o *conn.Out) {
 }
 
 // Sent implements conn.Sender.
-func (c *control) Sent(*conn.Frame, error) {
-	c.left.Store(c.out.Progress())
-	c.busy.Store(false)
-}
+func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 
-// keep is the link's keepalive: it sends a PING when nothing else was sent for
-// an interval and aborts a link without a sign of life, and one whose oldest
-// request is too old. A peer that lives and takes nothing is an export whose
-// workers and memory all wait for its disk: to break that link would throw its
-// answers away, and the next link's as well, for as long as the disk is slow. It also
-// gives payload memory back that was lent and is not needed, and flushes what is old. Started by serve;
-// owns the ping frame; ends when done is closed.
+// keep is the link's keepalive: it sends a PING when one is due and aborts a
+// link without a sign of life, and one whose oldest request is too old. A peer
+// that lives and takes nothing is an export whose workers and memory all wait
+// for its disk: to break that link would throw its answers away, and the next
+// link's as well, for as long as the disk is slow. It also gives payload memory
+// back that was lent and is not needed, and flushes what is old. Started by
+// serve; owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
 	interval := l.interval()
-	tick := time.NewTicker(interval / looks)
+	tick := time.NewTicker(interval / conn.Looks)
 	defer tick.Stop()
 	age := time.NewTicker(l.node.logTick())
 	defer age.Stop()
-	heard, sent := l.in.Frames(), l.out.Progress()
+	var p conn.Pulse
 	l.node.quiet.Store(false)
-	silent := 0 // looks
 	for look := 1; ; look++ {
 		select {
 		case <-done:
@@ -86,35 +75,33 @@ func (l *link) keep(done <-chan struct{}) {
 		}
 		if d := l.interval(); d != interval {
 			interval = d
-			tick.Reset(d / looks)
+			tick.Reset(d / conn.Looks)
 		}
-		silent, heard = missed(silent, heard, l.in.Frames())
-		l.node.quiet.Store(silent >= looks+looks/2) // one interval is as it should be
-		if look%looks == 0 {
+		if p.Look(l.out.Progress(), l.in.Frames()) {
+			l.beat()
+		}
+		if look%conn.Looks == 0 {
 			l.node.cfg.Memory.Arena.Trim()
-			sent = l.beat(sent)
 		}
-		patience := looks * max(missedMax, int(missedMax*l.peerKA/interval))
+		patience := conn.Looks * max(missedMax, int(missedMax*l.peerKA/interval))
+		l.node.quiet.Store(p.Silent >= patience/2) // one interval is as it should be
 		switch {
-		case silent >= patience:
-			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(silent)*interval/looks, unix.ETIMEDOUT))
+		case p.Silent >= patience:
+			l.abort(fmt.Errorf("no sign of life from the peer for %v: %w", time.Duration(p.Silent)*interval/conn.Looks, unix.ETIMEDOUT))
 		case l.late():
 			l.abort(fmt.Errorf("a request was not answered in time (request-timeout): %w", unix.ETIMEDOUT))
 		}
 	}
 }
 
-// beat sends a PING unless something but a PING was sent since the last one, when
-// the progress of out was that; it returns what it is now.
-func (l *link) beat(sent uint64) uint64 {
-	p := l.out.Progress()
-	idle := p == sent || l.pinged && p == l.ping.left.Load()
-	if l.pinged = idle && !l.out.Pending() && l.ping.free(); l.pinged {
-		l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
-		l.ping.push(l.out)
-		l.out.Flush()
+// beat sends a PING, unless it would only wait behind what the peer does not take.
+func (l *link) beat() {
+	if l.out.Pending() || !l.ping.free() {
+		return
 	}
-	return p
+	l.ping.seal(abi.Header{Cmd: abi.MsgPing}, l.digest)
+	l.ping.push(l.out)
+	l.out.Flush()
 }
 
 // flushOld flushes what nobody has flushed for too long.
@@ -131,14 +118,6 @@ func (n *Node) logTick() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return max(min(n.knobs.logAge/2, time.Second), 10*time.Millisecond)
-}
-
-// missed counts ticks at which a counter stood still.
-func missed(n int, last, now uint64) (int, uint64) {
-	if now != last {
-		return 0, now
-	}
-	return n + 1, now
 }
 
 func (l *link) interval() time.Duration {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dst/abi"
+	"dst/dataplane/conn"
 	"dst/dataplane/trans"
 )
 
@@ -152,7 +153,7 @@ func TestEstablishedToBrokenWhenPeerIsSilent(t *testing.T) {
 		for b.node.Status().State == abi.StateEstablished {
 			time.Sleep(10 * time.Millisecond)
 		}
-		if d := time.Since(at); d < 2*time.Second || d > 3*time.Second+time.Second/looks+20*time.Millisecond {
+		if d := time.Since(at); d < 2*time.Second || d > 3*time.Second+time.Second/conn.Looks+20*time.Millisecond {
 			t.Fatalf("noticed after %v", d)
 		}
 		if !b.was("no sign of life") {

@@ -36,10 +36,9 @@ type link struct {
 	head   [abi.HeaderSize + abi.DigestMax]byte
 	heard  bool // the export has said something
 
-	front  trans.Front // owed a Flush
-	ping   control
-	pinged bool // keep's own: at its last beat
-	pong   control
+	front trans.Front // owed a Flush
+	ping  control
+	pong  control
 
 	why  sync.Once
 	told error // why the link was closed by our own side, nil if by the peer

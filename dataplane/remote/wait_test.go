@@ -45,6 +45,29 @@ func TestWaits(t *testing.T) {
 	})
 }
 
+// TestDiskIsToldAtEveryMoment: a disk that stands still is never taken for a
+// silent network, whatever else was sent, and when.
+func TestDiskIsToldAtEveryMoment(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		b.state(t, abi.StateEstablished)
+		p.set(func(p *peer) { p.on = hold(func(h *abi.Header) bool { return h.Cmd == abi.MsgIO }) })
+		b.submit(trans.Write, 0, pattern('a', 512))
+		for phase := time.Duration(0); phase < 2*time.Second; phase += 90 * time.Millisecond {
+			b.submit(trans.Read, 4096, make([]byte, 512)) // sent, and not answered
+			for end := time.Now().Add(3*time.Second + phase); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if s := b.node.Status(); s.Wait != abi.WaitDisk {
+					t.Fatalf("phase %v: it waits for %v, want the disk", phase, s.Wait)
+				}
+			}
+			if b.node.Status().InFlight >= 14 {
+				break
+			}
+		}
+	})
+}
+
 // TestWaitsForReplay: what was lost is written again before anything else.
 func TestWaitsForReplay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
