@@ -40,7 +40,7 @@ wire_open "$B" "tcp:$A4:9876" vol0 rw
 wire_close
 ctl "$B" del vol0
 ctl "$A" del vol0
-deleted() { grep -q "event\":\"del" "$DIR/$1.json"; }
+deleted() { grep -q "event\":\"del" "$DIR/$1.json" && grep -q '^\(\[.*\] \)\?del vol0' "$DIR/$1.text"; }
 check "the removal is told on both sides" wait_for 10 eval 'deleted a && deleted b'
 
 # told FILE: the events of a stream, in short: event name state
