@@ -87,7 +87,7 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 		return false, l.reason(err)
 	}
 	stop()
-	defer onEnd(ctx, l.bye)()
+	defer onEnd(ctx, func() { l.part(context.Cause(ctx)) })()
 	if err := n.attach(l, welcome); err != nil {
 		n.detach(l)
 		return false, err

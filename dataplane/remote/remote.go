@@ -22,6 +22,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,7 @@ func New(c Config, env Env) (*Node, error) {
 	return n, nil
 }
 
-// Start lets the node connect, and go on connecting until Close. Starting
+// Start lets the node connect, and go on connecting until Close or Stop. Starting
 // twice is no error.
 func (n *Node) Start() {
 	n.mu.Lock()
@@ -145,9 +146,21 @@ func (n *Node) Start() {
 	go n.run(ctx)
 }
 
-// Close ends the node: the export is told, requests in flight get ESHUTDOWN,
-// and later ones too. It returns when none of its goroutines is left.
-func (n *Node) Close() {
+// Close ends the node for good: the export is told, and gives its place to whoever
+// waits for it. Requests in flight get ESHUTDOWN, and later ones too. It returns
+// when none of its goroutines is left.
+func (n *Node) Close() { n.leave(nil) }
+
+// Stop is Close for a daemon that ends while its attachment lives: the export is
+// not told, so that the place is still there for the next daemon of this host, as
+// after a crash.
+func (n *Node) Stop() { n.leave(errStop) }
+
+// errStop is why a node that was stopped ends.
+var errStop = errors.New("the daemon stops")
+
+// leave ends the node because of cause, nil: for good.
+func (n *Node) leave(cause error) {
 	n.mu.Lock()
 	cancel := n.cancel
 	var orphans []*trans.Trans
@@ -157,7 +170,7 @@ func (n *Node) Close() {
 	n.mu.Unlock()
 	n.end(orphans)
 	if cancel != nil {
-		cancel(nil)
+		cancel(cause)
 		<-n.done
 	}
 	n.pool.Close()

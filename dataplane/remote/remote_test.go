@@ -539,6 +539,34 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 	})
 }
 
+// TestStopKeepsThePlace: a daemon that ends goes without a BYE, which would give the
+// read-write place away before its successor is there.
+func TestStopKeepsThePlace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.on = hold(func(h *abi.Header) bool { return h.Cmd == abi.MsgIO })
+		b := start(t, p, nil)
+		b.submit(trans.Write, 0, pattern('x', 512))
+		synctest.Wait()
+		b.node.Stop()
+		if errno, _ := b.wait(); errno != unix.ESHUTDOWN {
+			t.Fatal(errno)
+		}
+		p.serving.Wait() // the peer has seen the end of the connection
+		if got := p.trace(); !slices.Equal(got, []string{"1 IO rw1 @0"}) {
+			t.Fatalf("%q", got)
+		}
+		b.node.Close() // once more, and too late to say anything
+		again := restart(t, p, b.page, nil)
+		again.state(t, abi.StateEstablished)
+		again.node.Close()
+		p.serving.Wait()
+		if got := p.trace(); got[len(got)-1] != "2 BYE rw0 @0" {
+			t.Fatalf("%q", got)
+		}
+	})
+}
+
 // TestWindow: no more requests are on the wire than the export said.
 func TestWindow(t *testing.T) {
 	bubble(t, func(t *testing.T) {

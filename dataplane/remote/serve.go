@@ -120,8 +120,16 @@ func (l *link) leave() {
 	l.abort(fmt.Errorf("the node ends: it is removed, or the daemon stops: %w", unix.ESHUTDOWN))
 }
 
-// bye tells the export that this client leaves for good, then closes. It runs
-// when the node ends.
+// part closes the link because the node ends: with a BYE, unless the next daemon
+// of this host goes on.
+func (l *link) part(cause error) {
+	if cause != errStop {
+		l.bye()
+	}
+	l.leave()
+}
+
+// bye tells the export that this client leaves for good.
 func (l *link) bye() {
 	f := farewell{sent: make(chan struct{})}
 	f.seal(abi.Header{Cmd: abi.MsgBye}, l.digest)
@@ -133,7 +141,6 @@ func (l *link) bye() {
 		case <-time.After(byeTimeout):
 		}
 	}
-	l.leave()
 }
 
 // serve receives until the link breaks and says why it did.
