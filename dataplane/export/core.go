@@ -163,7 +163,8 @@ func (c *Core) Holder() *Seat {
 }
 
 // Permit applies what a client may do from now on: nothing cuts it, less takes
-// the right to write from it; more needs a new HELLO.
+// the right to write from it, and from what it has running (Proceed); more needs
+// a new HELLO.
 func (c *Core) Permit(s *Seat, perm abi.Perm) {
 	switch {
 	case s.phase == seatWaiting:

@@ -36,6 +36,7 @@ type Op struct {
 	link       *Op // of the queue it is in
 	reply      Reply
 	verifier   abi.Verifier
+	stopped    bool // its client lost the right to write while it ran
 }
 
 type opPhase uint8
@@ -74,7 +75,7 @@ const (
 // Begin takes a request in its order of arrival. Its range was checked; whether
 // the client may is checked here (EPERM).
 func (c *Core) Begin(s *Seat, op *Op) Turn {
-	op.seat, op.phase, op.blockers, op.reply, op.Err = s, opNew, 0, ReplyNone, 0
+	op.seat, op.phase, op.blockers, op.reply, op.Err, op.stopped = s, opNew, 0, ReplyNone, 0, false
 	op.verifier = s.Verifier
 	if !c.serves(s) {
 		return Never
@@ -116,6 +117,14 @@ func (c *Core) start(op *Op) Turn {
 	return Now
 }
 
+// Proceed tells whether a change that runs may go on; whoever does one in parts
+// asks before each. No: its client was fenced off, or lost the right to write,
+// which End answers with EPERM although the store has not failed.
+func (c *Core) Proceed(op *Op) bool {
+	op.stopped = op.seat.Perm&abi.PermWrite == 0
+	return !op.stopped && c.serves(op.seat)
+}
+
 // Next gives out an op whose turn has come, with what becomes of it; nil if
 // there is none. Whoever calls Begin, End or Synced calls it until then.
 func (c *Core) Next() (*Op, Turn) {
@@ -144,7 +153,10 @@ func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 	if s.phase == seatFenced && s.running == 0 {
 		c.remove(s)
 	}
-	if op.Err = errno; errno == 0 && op.Durable && !fua && c.serves(s) {
+	if op.Err = errno; op.stopped {
+		op.Err = unix.EPERM
+	}
+	if op.Err == 0 && op.Durable && !fua && c.serves(s) {
 		c.join(op, opDurable)
 		return Later
 	}
@@ -160,7 +172,7 @@ func (c *Core) End(op *Op, errno unix.Errno, fua bool) Turn {
 // meanwhile gets none: its verifier may be another by now.
 func (c *Core) judge(op *Op) {
 	switch {
-	case op.Err != 0 && (c.cfg.Late || !noRoom(op.Err)):
+	case op.Err != 0 && !op.stopped && (c.cfg.Late || !noRoom(op.Err)):
 		op.seat.parting = true
 		c.failed(op.Err)
 		op.reply, op.verifier = ReplyError, c.verifier

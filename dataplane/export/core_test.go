@@ -479,6 +479,34 @@ func TestPermitTakesRights(t *testing.T) {
 	}
 }
 
+// TestStoppedChangeIsNoFailure: one that did not go on for lack of the right is
+// answered so, lets others run, and says nothing of the store.
+func TestStoppedChangeIsNoFailure(t *testing.T) {
+	c := testCore(func(c *CoreConfig) { c.Stable = true })
+	s := settled(t, c, 1, 1, abi.PermRW)
+	long, parked := &Op{Kind: KindZero, Len: 1 << 30}, write(0, 512)
+	c.Begin(s, long)
+	c.Begin(s, parked)
+	want(t, "goes on", c.Proceed(long), true)
+	c.Permit(s, abi.PermRead)
+	want(t, "goes on", c.Proceed(long), false)
+	want(t, "End", c.End(long, 0, false), Never)
+	if long.Reply() != ReplyError || long.Err != unix.EPERM || long.Verifier() != c.Verifier() || !s.Open() || c.Unflushed() != 0 {
+		t.Errorf("%v %v", long.Reply(), long.Err)
+	}
+	if op, turn := c.Next(); op != parked || turn != Never || op.Err != unix.EPERM {
+		t.Error("what waited for it is not answered")
+	}
+	s = settled(t, c, 1, 2, abi.PermRW)
+	c.Begin(s, long)
+	young := come(t, c, 1, 3, abi.PermRW)
+	wantVerdict(t, c, young, epoch0, Draining)
+	want(t, "behind the fence", c.Proceed(long), false)
+	c.End(long, 0, false)
+	want(t, "answer", long.Reply(), ReplyNone)
+	wantVerdict(t, c, young, epoch0, Granted)
+}
+
 func TestShutdown(t *testing.T) {
 	c := testCore(nil)
 	s := settled(t, c, 1, 1, abi.PermRW)

@@ -43,6 +43,49 @@ func TestUnfinishedErasureIsNotAcknowledged(t *testing.T) {
 	}
 }
 
+// TestLongErasureStopsWithTheRight: what is left of one is not done for a client
+// that lost the right to write, which is told so, and served on.
+func TestLongErasureStopsWithTheRight(t *testing.T) {
+	yes := true
+	for what, take := range map[string]func(w *world) error{
+		"export read-only": func(w *world) error { return w.Set(nil, nil, &yes) },
+		"rule says ro":     func(w *world) error { return w.AddRule(anyone(abi.PermRead)) },
+	} {
+		for _, cmd := range []abi.Msg{abi.MsgDiscard, abi.MsgWriteZeroes} {
+			m, disk := memDisk(4 * EraseChunk)
+			w := newWorld(t, Config{}, disk)
+			second, release := make(chan struct{}), make(chan struct{})
+			var parts atomic.Int32
+			m.setGate(func(call string, _, _ uint64) error {
+				if (call == "discard" || call == "zero") && parts.Add(1) == 2 {
+					close(second)
+					<-release
+				}
+				return nil
+			})
+			c := w.client(helloOf(1, 1, abi.PermRW))
+			if err := c.send(abi.Header{Cmd: cmd, ID: 7, Size: 4 * EraseChunk, Flags: abi.FlagFUA}, nil); err != nil {
+				t.Fatal(err)
+			}
+			<-second
+			if err := take(w); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			h, _, err := c.reply()
+			if err != nil || h.ID != 7 || h.Errno() != unix.EPERM || h.Verifier() != c.welcome.Verifier {
+				t.Errorf("%s, %v: %v, %v", what, cmd, h.Errno(), err)
+			}
+			if n := parts.Load(); n != 2 {
+				t.Errorf("%s, %v: %d parts were done", what, cmd, n)
+			}
+			_, errno := c.read(0, 512)
+			want(t, "READ after it", errno, 0)
+			want(t, "WRITE after it", c.write(0, pattern(512, 1), 0), unix.EPERM)
+		}
+	}
+}
+
 // TestWaitingClientsAreNotHalfOpen: clients that wait for the fence of an export
 // whose disk is stuck take no place from those of others on the same address.
 func TestWaitingClientsAreNotHalfOpen(t *testing.T) {

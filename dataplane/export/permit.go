@@ -146,8 +146,9 @@ func (n *Node) admits(who caller) bool {
 const stillTime = 50 * time.Millisecond
 
 // permit changes the rules and applies them to those who are served. When it
-// returns the store is called for them no more, nor is it in a call for them
-// that takes less than stillTime: a store that is stuck cannot be called back.
+// returns the store is called for them no more, not for the rest of a long erasure
+// either, nor is it in a call for them that takes less than stillTime: a store that
+// is stuck cannot be called back.
 func (n *Node) permit(change func()) {
 	n.mu.Lock()
 	change()

@@ -99,7 +99,7 @@ func (n *Node) read(r *request, wait bool) bool {
 }
 
 // change lets the store do a WRITE, DISCARD or ZERO. A long erasure stops where
-// its session was cut: nobody is told that it was done.
+// its session was cut or lost the right to it: nobody is told that it was done.
 func (n *Node) change(r *request) unix.Errno {
 	store := n.disk.Store
 	switch r.Kind {
@@ -112,7 +112,7 @@ func (n *Node) change(r *request) unix.Errno {
 				how = EraseAllocate
 			}
 		}
-		for off, left := r.Off, r.Len; left > 0 && !r.s.dead.Load(); {
+		for off, left := r.Off, r.Len; left > 0 && n.proceeds(r); {
 			some := min(left, EraseChunk)
 			if err := store.Erase(off, some, how); err != nil {
 				return errnoOf(err)
@@ -121,6 +121,16 @@ func (n *Node) change(r *request) unix.Errno {
 		}
 	}
 	return 0
+}
+
+// proceeds tells whether the next part of r may be done.
+func (n *Node) proceeds(r *request) bool {
+	if r.s.dead.Load() {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.core.Proceed(&r.Op)
 }
 
 // run does op, and then whatever has its turn because of that. op may belong to
