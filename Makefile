@@ -7,6 +7,7 @@ SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
 UNITDIR ?= /etc/systemd/system
 UDEVDIR ?= /etc/udev/rules.d
+CONFDIR ?= /etc/dst
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 
@@ -94,8 +95,9 @@ cross: ## amd64 and arm64 build; 386 and s390x compile, tests too
 
 install: build ## binaries, systemd units, udev rule, manual pages and completion below $(DESTDIR)$(PREFIX)
 	install -d '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(UDEVDIR)'
+	install -d -m 700 '$(DESTDIR)$(CONFDIR)'
 	install -m 755 bin/dstd bin/dstctl '$(DESTDIR)$(SBINDIR)/'
-	@for unit in dstd dstd-shutdown; do \
+	@for unit in dstd dst-nodes dstd-shutdown; do \
 	  sed 's|@SBINDIR@|$(SBINDIR)|g' tools/packaging/$$unit.service > '$(DESTDIR)$(UNITDIR)'/$$unit.service && \
 	  chmod 644 '$(DESTDIR)$(UNITDIR)'/$$unit.service || exit 1; \
 	done

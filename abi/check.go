@@ -19,6 +19,9 @@ func ValidName(s string) error {
 			return fmt.Errorf("name %q: character %q is not allowed there: write letters, digits and, not first, any of _ . : -: %w", s, c, unix.EINVAL)
 		}
 	}
+	if s == "help" {
+		return fmt.Errorf("name \"help\": dstctl takes it for a question: write another: %w", unix.EINVAL)
+	}
 	if s == "" || len(s) > NameMax {
 		return fmt.Errorf("name %q has %d characters: write 1 to %d: %w", s, len(s), NameMax, unix.EINVAL)
 	}

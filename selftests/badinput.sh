@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 requires ip jq setpriv strace nbdkit
 requires_root
-plan 69
+plan 71
 
 tmpfs_dir DIR
 ns_new A
@@ -59,6 +59,8 @@ wrong 1 'prefix length' security add one 10.0.0.0/33 rw
 wrong 1 'name' export add a/b device "$DIR/new.img" listen "$L:9877"
 wrong 1 'name' export add "$(printf 'x%.0s' {1..32})" device "$DIR/new.img" listen "$L:9877"
 wrong 1 'name' start ''
+wrong 1 'another' export add help device "$DIR/new.img" listen "$L:9877"
+wrong 1 'options stand before' show -d
 wrong 1 'max-pages' "${add[@]}" max-pages 9000
 wrong 1 'depth' "${add[@]}" depth 0
 wrong 1 'keepalive 5ms is out of range' "${add[@]}" keepalive 5ms

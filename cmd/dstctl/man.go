@@ -55,6 +55,7 @@ func writeManual(w io.Writer) {
 	}
 	m.section("SEE ALSO")
 	m.line(`.BR dstd (8),`)
+	m.line(`.BR dst\-security (7),`)
 	m.line(`.BR ip (8),`)
 	m.line(`.BR ip\-netns (8)`)
 }

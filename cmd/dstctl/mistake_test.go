@@ -25,7 +25,7 @@ func TestMistakes(t *testing.T) {
 		{"export ^ad v", `unknown command "ad" of export: expected one of add, set, show, help; did you mean "add"?`},
 		{"export ^del v", `did you mean "dstctl del"?`},
 		{"^-x show", `unknown option "-x": expected one of -V, -b,`},
-		{"show ^-s", `name "-s": character '-' is not allowed there`},
+		{"show ^-s", `options stand before the object: dstctl -s show`},
 		{"-wait ^5 show", `"5" is not a time`},
 		{"-wait", `option "-wait" needs a value: TIME`},
 		{"-b f ^show", `leave "show" out`},

@@ -75,7 +75,7 @@ func exportObject() *object {
 			},
 			example: []string{"export add vol0 device /srv/vol0.img listen tcp:0.0.0.0:9876"}},
 		{name: "set", doc: "Change an export while it lives.", run: runSet, some: true,
-			more: "Clients that are served keep what was agreed with them where it cannot change under way.",
+			more: "Clients that are served keep what was agreed with them where it cannot change under way. A size changes in a command of its own.",
 			args: []*arg{
 				argName,
 				{word: "read-only", attr: abi.AttrNodeFlags, doc: "whether no client may write", choice: []*arg{

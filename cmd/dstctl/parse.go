@@ -192,6 +192,9 @@ func (p *parser) value(a *arg, at int) error {
 		p.last = p.pos - 1
 	}
 	if err := a.put(p, a, s); err != nil {
+		if _, ok := findOption(s); ok && strings.HasPrefix(s, "-") {
+			return p.mistake(p.last, "options stand before the object: dstctl %s %s", s, p.req.object.name)
+		}
 		return p.mistake(p.last, "%s", plain(err))
 	}
 	if _, ok := p.req.at[a.attr]; !ok {

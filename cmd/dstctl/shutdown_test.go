@@ -1,10 +1,35 @@
 package main
 
 import (
+	"fmt"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"dst/abi"
 )
+
+// TestShutdownGoesOn: a remote that cannot be set keeps no other one waiting,
+// one that has failed is not asked.
+func TestShutdownGoesOn(t *testing.T) {
+	d := exampleNodes()
+	for _, name := range []string{"aaa", "zzz"} {
+		d.nodes[name] = &abi.Node{Name: name, Kind: abi.KindRemote, Status: &abi.Status{State: abi.StatePause}}
+		d.order = append(d.order, name)
+	}
+	d.fail["set aaa"] = fmt.Errorf("no room: %w", unix.ENOSPC)
+	d.nodes["disk0"].Status.State = abi.StateFailed
+	if got := dstctl(t, d, "sys shutdown"); got.code != exitRefused || !strings.Contains(got.err, "no room") {
+		t.Errorf("%+v", got)
+	}
+	if f := d.nodes["zzz"].Knobs.FailAfter; f == nil || *f != 10_000 {
+		t.Error("zzz waits for ever")
+	}
+	if f := d.nodes["disk0"].Knobs.FailAfter; f != nil && *f == 10_000 {
+		t.Error("what has failed was set")
+	}
+}
 
 // TestShutdown: remotes that would wait for longer get the limit, others and
 // exports are left alone.

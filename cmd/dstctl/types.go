@@ -101,7 +101,7 @@ func parseSize(s string) (uint64, error) {
 	case err != nil || n > math.MaxInt64>>shift:
 		return 0, fmt.Errorf("size %q is too large: at most 8E less one byte", s)
 	case n == 0:
-		return 0, fmt.Errorf("size 0 holds nothing: leave out \"size\" to use all of the storage")
+		return 0, fmt.Errorf("size 0 holds nothing: say \"all\" in set, or leave out \"size\" in add, to use all of the storage")
 	}
 	return n << shift, nil
 }

@@ -137,7 +137,7 @@ func verdict(r *request, n *abi.Node) (done bool, err error) {
 	case n.Kind == abi.KindExport || n.Status.State == abi.StateEstablished:
 		return true, nil
 	case n.Status.State == abi.StateFailed || n.Status.State == abi.StateClosed:
-		return true, &fault{code: exitRefused, line: r.line, at: -1, text: fmt.Sprintf("%s has %s: %s", r.name, n.Status.State, because(n))}
+		return true, &fault{code: exitRefused, line: r.line, at: -1, text: fmt.Sprintf("%s has %s: %s; dstctl node why %s says what can be done", r.name, n.Status.State, because(n), r.name)}
 	}
 	return false, nil
 }

@@ -28,7 +28,7 @@ func TestWait(t *testing.T) {
 		"without an event": {"start disk0", 2500 * time.Millisecond, abi.StateEstablished, true, 0, 3 * time.Second, ""},
 		"at once":          {"start disk0", 0, abi.StateEstablished, false, 0, 0, ""},
 		"failed": {"start disk0", time.Second, abi.StateFailed, false, 2, time.Second,
-			"Error: disk0 has failed: the store is another one.\n"},
+			"Error: disk0 has failed: the store is another one; dstctl node why disk0 says what can be done.\n"},
 		"not yet": {"start disk0", time.Hour, abi.StateEstablished, false, 5, 10 * time.Second,
 			"Error: disk0 is not established after 10s and keeps trying, still connecting: tcp:10.0.0.1:9 refused the connection.\n"},
 		"own limit": {"-wait 90s start disk0", time.Hour, abi.StateEstablished, false, 5, 90 * time.Second, "Error: disk0 is not established after 1m30s and keeps trying, still"},

@@ -47,6 +47,10 @@ func waitWord(w abi.Wait) string {
 	return w.String()
 }
 
+// notRestored is in the reason of a node that the daemon could not make again
+// when it started: such a one has lost nothing yet.
+const notRestored = "start tries again"
+
 // why is the paragraph.
 func why(n *abi.Node) string {
 	st := n.Status
@@ -55,6 +59,8 @@ func why(n *abi.Node) string {
 		text = append(text, "Reason: "+ended(st.Reason))
 	}
 	switch {
+	case strings.Contains(st.Reason, notRestored):
+		text = append(text, "Nothing is served, and what was acknowledged and not flushed is kept: mend what the reason says, then start the node again (dstctl start). To remove it gives that up, and its rules and keys.")
 	case st.State == abi.StateFailed:
 		text = append(text, "Every request is answered with EIO, and that does not end by itself: remove the node (dstctl del) and add it again.")
 	case n.Kind == abi.KindExport:

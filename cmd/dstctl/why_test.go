@@ -44,7 +44,11 @@ func TestWhyOfOthers(t *testing.T) {
 	if got := dstctl(t, d, "node why vol0"); !strings.Contains(got.out, "3 requests are unanswered, the oldest for 12ms: it is with the disk, /srv/vol0.img.") {
 		t.Errorf("%+v", got)
 	}
-	d.nodes["disk0"].Status.State = abi.StateFailed
+	d.nodes["disk0"].Status.State, d.nodes["disk0"].Status.Reason = abi.StateFailed, "could not be restored (start tries again): no disk"
+	if got := dstctl(t, d, "node why disk0"); !strings.Contains(got.out, "dstctl start") || strings.Contains(got.out, "EIO") {
+		t.Errorf("%+v", got)
+	}
+	d.nodes["disk0"].Status.Reason = "another store"
 	if got := dstctl(t, d, "node why disk0"); !strings.Contains(got.out, "EIO") {
 		t.Errorf("%+v", got)
 	}

@@ -31,7 +31,7 @@ func ReadKeyFile(path string) ([]byte, error) {
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("key file %s is a symbolic link: name the file itself: %w", path, err)
 	case errors.Is(err, unix.ENOENT):
-		return nil, fmt.Errorf("key file %s: make one with `dstctl key gen FILE` and copy it to the other end: %w", path, err)
+		return nil, fmt.Errorf("key file %s does not exist: make one with `dstctl key gen FILE` and copy it to the other end: %w", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
