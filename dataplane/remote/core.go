@@ -23,7 +23,7 @@ const (
 )
 
 // flushTries is how many flushes in a row the export may fail before this device
-// does; and how many recoveries whose replay it answers with an error.
+// does; and how many replays in a row it answers with an error.
 const flushTries = 3
 
 // Core is the link and recovery state machine of a remote node: what was sent,

@@ -69,7 +69,7 @@ func (c *Core) issue(t *trans.Trans) {
 func (c *Core) pump(now time.Time) {
 	if c.gate == gateReplay && c.playAgain(now) {
 		c.page[offDirty] &^= dirtyReplay
-		c.gate = gateResend
+		c.gate, c.replayFails = gateResend, 0
 	}
 	if c.gate == gateResend && c.resending == 0 {
 		c.gate = gateOpen

@@ -172,7 +172,6 @@ func (c *Core) ownDone(t *trans.Trans, now time.Time) {
 			}
 		}
 	case t.Err == 0:
-		c.replayFails = 0
 		c.replay.Done(t.Piece)
 	case t.Err != unix.ENOSPC && t.Err != unix.EDQUOT: // room may be made
 		c.replayFails++
