@@ -156,7 +156,7 @@ func (d *runDir) page(name string) ([]byte, error) {
 		return nil, fmt.Errorf("the remembered attachment of node %q is damaged: remove the node and add it again: %w", name, unix.EUCLEAN)
 	}
 	// allocated, not sparse: a page that cannot be had later would be a SIGBUS
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, remote.SavedSize); err != nil {
+	if err := mempool.Allocate(f, 0, remote.SavedSize); err != nil {
 		return nil, fmt.Errorf("the run directory has no room for a node: %w", err)
 	}
 	return unix.Mmap(int(f.Fd()), 0, remote.SavedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)

@@ -51,6 +51,17 @@ func MapFile(f *os.File, from int64, size int) (*File, error) {
 	return &File{f: f, from: from, mem: mem}, nil
 }
 
+// Allocate makes sure that f has the n bytes from at, so that touching them is
+// never a signal. tmpfs may give up with EINTR, and the runtime's own signals
+// are enough for that. Errors: those of fallocate(2), but not EINTR.
+func Allocate(f *os.File, at, n int64) error {
+	for {
+		if err := unix.Fallocate(int(f.Fd()), 0, at, n); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // FileSize is how many bytes a File needs for an Arena of these sizes.
 func FileSize(guaranteed, limit, largest int) int {
 	unit := roundUp(max(largest, lendSize))
@@ -91,7 +102,7 @@ func (m *File) alloc(n int) ([]byte, bool, error) {
 // claim takes n bytes from the unit that begins at at. Called with the lock, or
 // before there is an Arena.
 func (m *File) claim(at, n int) ([]byte, bool, error) {
-	if err := unix.Fallocate(int(m.f.Fd()), 0, m.from+int64(at), int64(n)); err != nil {
+	if err := Allocate(m.f, m.from+int64(at), int64(n)); err != nil {
 		return nil, false, fmt.Errorf("the file system of %s has no room for %d KiB of payload memory: make it larger: %w", m.f.Name(), n>>10, err)
 	}
 	for i := at / m.unit; i*m.unit < at+n; i++ {

@@ -71,7 +71,7 @@ func (m *Memory) open(f *os.File, b *mempool.Budget, s Sizes, owner abi.ID) (err
 	if is, want := info.Size(), int64(size)+int64(payload); is != 0 && is != want {
 		return fmt.Errorf("the replay log has %d bytes where %d are needed: %w", is, want, unix.EUCLEAN)
 	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
+	if err := mempool.Allocate(f, 0, int64(size)); err != nil {
 		return fmt.Errorf("the run directory has no room for a replay log of %d KiB: %w", size>>10, err)
 	}
 	if m.mem, err = unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
