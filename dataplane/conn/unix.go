@@ -12,8 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirLockTime is how long somebody else may work on a directory's sockets.
-const dirLockTime = 2 * time.Second
+// dirLockTime is how long somebody else may work on a directory's sockets, and
+// lockName the file there that is locked meanwhile.
+const (
+	dirLockTime = 2 * time.Second
+	lockName    = ".dst-lock"
+)
 
 // socketPath is a Unix socket in the file system, told from a successor with the
 // same name by its inode.
@@ -137,21 +141,55 @@ func (p *socketPath) removeLocked() error {
 
 // lockDir does f while no other listener makes or removes a socket in the
 // directory of path: between the look and the unlink of one, another one could
-// put its socket there.
+// put its socket there. The lock is on a file of our own, for the directory
+// itself can be locked by whoever may read it, and for ever.
 func lockDir(path string, f func() error) error {
-	dir := filepath.Dir(path)
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("directory %s: %w", dir, err)
-	}
-	defer closeFD(fd)
+	name := filepath.Join(filepath.Dir(path), lockName)
 	for end := time.Now().Add(dirLockTime); ; time.Sleep(fullBacklog) {
-		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+		fd, err := tryLock(name)
+		switch {
 		case err == nil:
+			defer closeFD(fd)
+			defer func() { _ = unix.Unlink(name) }() // while it is locked: see tryLock
 			return f()
-		case err == unix.EINTR, err == unix.EWOULDBLOCK && time.Now().Before(end):
-		default:
-			return fmt.Errorf("directory %s is locked by another process: %w", dir, err)
+		case err != unix.EWOULDBLOCK || time.Now().After(end):
+			return fmt.Errorf("lock %s: %w", name, err)
 		}
 	}
+}
+
+// tryLock locks the file with that name, which is made if there is none, and
+// which whoever has the lock removes before he lets it go. Errors: EWOULDBLOCK if
+// somebody else has it, or has just removed it; EPERM if others could lock it.
+func tryLock(name string) (int, error) {
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = lockOurs(fd, name)
+	}
+	if err != nil {
+		closeFD(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func lockOurs(fd int, name string) error {
+	var st, there unix.Stat_t
+	switch err := unix.Fstat(fd, &st); {
+	case err != nil:
+		return err
+	case st.Mode&^0o700 != unix.S_IFREG || st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("it is not a file that nobody else can open: remove it: %w", unix.EPERM)
+	}
+	switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+	case err == unix.EINTR:
+		return unix.EWOULDBLOCK
+	case err != nil:
+		return err
+	}
+	// The lock of a file that is not there any more keeps nobody out.
+	if unix.Lstat(name, &there) != nil || there.Dev != st.Dev || there.Ino != st.Ino {
+		return unix.EWOULDBLOCK
+	}
+	return nil
 }
