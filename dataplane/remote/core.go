@@ -50,11 +50,11 @@ type Core struct {
 	told    bool // the last entry of history was published
 
 	gate      gate
-	window    int // most requests in flight
-	sent      int // in flight on the present link
-	waiting   int // filed and not sent
-	resending int // changes of earlier links, unanswered
-	down      time.Time
+	window    int       // most requests in flight
+	sent      int       // in flight on the present link
+	waiting   int       // filed and not sent
+	resending int       // changes of earlier links, unanswered
+	down      time.Time // since when whoever waits for the peer does so in vain; zero: nobody does
 
 	log         *trans.Log
 	reserve     *trans.Reserve
@@ -167,7 +167,7 @@ func (c *Core) Welcome(w *abi.Welcome) (fatal bool, err error) {
 // been given to send when it returns.
 func (c *Core) Recover(now time.Time) {
 	c.counters.Connects++
-	c.down, c.up = time.Time{}, now
+	c.up = now
 	c.set(abi.StateRecovery, now, "")
 	c.gate = gateReplay
 	c.replay = c.log.Replay(c.saved.Era)
@@ -341,7 +341,7 @@ func (c *Core) Broken(now time.Time, why string) {
 func (c *Core) Pause(now time.Time) { c.set(abi.StatePause, now, c.reason) }
 
 // Overdue reports whether the peer has been gone for longer than limit (0 =
-// for ever).
+// for ever). One that greets and answers nothing is as good as gone.
 func (c *Core) Overdue(now time.Time, limit time.Duration) bool {
 	return limit > 0 && !c.down.IsZero() && now.Sub(c.down) >= limit
 }

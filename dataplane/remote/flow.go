@@ -74,6 +74,9 @@ func (c *Core) pump(now time.Time) {
 	if c.gate == gateResend && c.resending == 0 {
 		c.gate = gateOpen
 		c.set(abi.StateEstablished, now, "")
+		if t := c.oldest(); !c.reserve.Starving() && (t == nil || t.Born.After(c.down)) {
+			c.down = time.Time{} // nobody has waited since before
+		}
 		if c.wanted || c.full() || c.haunted() {
 			c.flushOwn(now)
 		}
@@ -121,6 +124,7 @@ func (c *Core) Done(t *trans.Trans, h *abi.Header, now time.Time) error {
 	if t.Own() {
 		c.ownDone(t, now)
 	} else {
+		c.down = time.Time{}
 		c.account(t, h, now)
 	}
 	if t.Resend && t.Op.Changes() {

@@ -49,7 +49,7 @@ func (n *Node) run(ctx context.Context) {
 		}
 		n.broken(err.Error())
 		if limit := n.overdue(); limit > 0 {
-			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone for %v (fail-after): %v", limit, err))
+			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone, or answered nothing, for %v (fail-after): %v", limit, err))
 			return
 		}
 		n.sleep(ctx, retry.Wait(up, time.Since(began), rand.N[time.Duration]))

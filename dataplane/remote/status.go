@@ -36,7 +36,7 @@ func (n *Node) Status() *abi.Status {
 
 // why is the reason to show: while the link is down, that of the last break.
 func (c *Core) why() string {
-	if c.reason == "" && !c.down.IsZero() && len(c.history) > 0 {
+	if c.reason == "" && c.gate == gateClosed && len(c.history) > 0 {
 		return c.history[len(c.history)-1].reason
 	}
 	return c.reason

@@ -10,14 +10,20 @@ import (
 // Waits is the age of the oldest request that has no answer, and what it waits
 // for; quiet tells that the peer has given no sign of life for a while.
 func (c *Core) Waits(now time.Time, quiet bool) (age time.Duration, what abi.Wait) {
-	t := c.table.First()
-	for t != nil && t.Own() {
-		t = t.Next()
-	}
+	t := c.oldest()
 	if t == nil {
 		return 0, abi.WaitNothing
 	}
 	return now.Sub(t.Born), c.waitOf(t, quiet)
+}
+
+// oldest is the oldest request of a front, nil if there is none.
+func (c *Core) oldest() *trans.Trans {
+	t := c.table.First()
+	for t != nil && t.Own() {
+		t = t.Next()
+	}
+	return t
 }
 
 func (c *Core) waitOf(t *trans.Trans, quiet bool) abi.Wait {
