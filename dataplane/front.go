@@ -20,8 +20,10 @@ import (
 type front interface {
 	users() []string             // who has it, in words
 	release(force bool) error    // for good: EBUSY naming who has it, unless force
-	resize(size uint64) error    // may wait for requests in flight
+	has(size uint64) bool        // users see that size, or will when they ask
+	resize(size uint64) error    // may wait for requests in flight: only with the link up
 	describe(status *abi.Status) // what show tells of it
+	Calm() error                 // waits in bounded time for a resize that is not done; before Hangup
 	Hangup()                     // nobody hears of what the link answers from here on
 	Close()                      // waits until the link has given back all that came from it
 }
@@ -47,7 +49,9 @@ func (f socketFront) release(force bool) error {
 	return nil
 }
 
+func (f socketFront) has(uint64) bool        { return true }
 func (f socketFront) resize(uint64) error    { return nil }
+func (f socketFront) Calm() error            { return nil }
 func (f socketFront) describe(s *abi.Status) { s.Users = f.users() }
 
 // kernelFront is the kernel's block device.
@@ -60,11 +64,16 @@ type kernelFront struct {
 func (f kernelFront) users() []string          { return nbd.Users(f.Path()) }
 func (f kernelFront) release(force bool) error { return f.Detach(force) }
 func (f kernelFront) resize(size uint64) error { return f.Resize(size) }
+func (f kernelFront) has(size uint64) bool     { return f.Has(size) }
 func (f kernelFront) describe(status *abi.Status) {
 	status.Device, status.Link, status.Users = f.Path(), f.link, f.plane.usersOf(f.Path())
+	if why := f.Plain(); why != nil {
+		status.Link, status.Warnings = "", append(status.Warnings, why.Error())
+	}
 }
 
-// newFront offers the device of link as c says; nil if it is not to be offered.
+// newFront offers the device of link as the configuration says; nil if it is not to
+// be offered.
 func (r *remoteNode) newFront(link *remote.Node) (front, error) {
 	c := &r.conf
 	device := nbd.Device{Name: c.Name, Reserve: link.Reserve(), Submit: link.Submit, Kick: link.Kick,
@@ -86,7 +95,7 @@ func (r *remoteNode) newFront(link *remote.Node) (front, error) {
 		}
 		to := filepath.Join(r.plane.cfg.DevDir, c.Name)
 		d, err := driver.Attach(nbd.DiskConfig{Device: device, Backend: backend(c.Name, link.Status().ClientID), Link: to,
-			Partscan: c.Flags&abi.NodeFlagNoPartscan == 0, Lost: link.Fail, Log: r.plane.cfg.Log})
+			Partscan: c.Flags&abi.NodeFlagNoPartscan == 0, Lost: link.Fail, Log: r.plane.cfg.Log, Stop: r.quit, Trouble: r.hindered})
 		if err != nil {
 			return nil, err
 		}

@@ -32,14 +32,16 @@ type remoteNode struct {
 	memory *trans.Memory
 	front  atomic.Pointer[front] // nil until the device's shape is known
 	ending atomic.Bool           // set before the front is looked for to be hung up
+	quit   chan struct{}         // closed with it
 
-	sizing sync.Mutex     // held while the front learns the device's size
-	work   sync.WaitGroup // those who do so on their own
-	behind atomic.Pointer[error]
+	sizing  sync.Mutex            // held while the front learns the device's size
+	work    sync.WaitGroup        // those who do so on their own
+	behind  atomic.Pointer[error] // why the front did not take a size
+	trouble atomic.Pointer[error] // what keeps the kernel device from being served
 }
 
 func (p *Plane) newRemote(n *abi.Node) (node, error) {
-	r := &remoteNode{plane: p, conf: *n}
+	r := &remoteNode{plane: p, conf: *n, quit: make(chan struct{})}
 	r.conf.Default, r.conf.Status = nil, nil
 	r.conf.Flags &^= abi.NodeFlagStarted
 	if n.Attach == 0 {
@@ -140,8 +142,7 @@ func (r *remoteNode) start() error {
 		FailAfter: k.failAfter, LogAge: k.logAge, Digest: r.digest, Key: r.ring.only(), Page: r.page, Memory: memory, ClientID: id,
 		Resent: r.conf.Attach == abi.AttachNbd,
 	}, remote.Env{
-		Log: r.plane.cfg.Log, Notify: r.plane.cfg.Notify, Dial: remote.DialSocket,
-		Up: r.up, Grown: r.resize,
+		Log: r.plane.cfg.Log, Notify: r.notify, Dial: remote.DialSocket, Up: r.up,
 	})
 	if err != nil {
 		r.link = nil
@@ -172,9 +173,9 @@ func (r *remoteNode) export() string {
 }
 
 // up offers the device on this host: its shape is known now. Called once, by
-// the link's goroutine. One of an earlier daemon that missed a change of the size
-// hears of it when the link is up (resize): the kernel waits for requests in
-// flight, and all of its generic netlink with it.
+// the link's goroutine; for a device that was left it may take as long as the
+// node lives. One that missed a change of the size hears of it when the link is
+// up (resize).
 func (r *remoteNode) up(remote.Info) error {
 	f, err := r.newFront(r.link)
 	if err != nil || f == nil {
@@ -185,6 +186,15 @@ func (r *remoteNode) up(remote.Info) error {
 		f.Hangup()
 	}
 	return nil
+}
+
+// hindered notes what keeps the kernel device from being served; nil: nothing.
+func (r *remoteNode) hindered(err error) {
+	if err == nil {
+		r.trouble.Store(nil)
+		return
+	}
+	r.trouble.Store(&err)
 }
 
 // remove ends the node and its device. EBUSY, naming who has it, unless force.
@@ -220,7 +230,13 @@ func (r *remoteNode) stop() {
 func (r *remoteNode) end() {
 	if r.link != nil {
 		r.ending.Store(true)
+		close(r.quit)
 		if f := r.front.Load(); f != nil {
+			r.sizing.Lock() // who comes later sees the end
+			r.sizing.Unlock()
+			if err := (*f).Calm(); err != nil {
+				r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Msg("the daemon ends while the kernel waits")
+			}
 			(*f).Hangup()
 		}
 		r.link.Close()
@@ -312,11 +328,12 @@ func (r *remoteNode) get() *abi.Node {
 	}
 	if f := r.front.Load(); f != nil {
 		(*f).describe(n.Status)
+		n.Status.Warnings = append(n.Status.Warnings, r.lag(*f, n.Size)...)
 	} else {
 		r.plane.leftover(&r.conf, r.page).describe(n.Status)
 	}
-	if why := r.behind.Load(); why != nil {
-		n.Status.Warnings = append(n.Status.Warnings, fmt.Sprintf("the kernel device did not take the size of %d bytes: %v", n.Size, *why))
+	if why := r.trouble.Load(); why != nil {
+		n.Status.Warnings = append(n.Status.Warnings, fmt.Sprintf("the kernel device is not served (tried again): %v", *why))
 	}
 	r.ring.describe(n, r.digest)
 	return n

@@ -46,6 +46,10 @@ func (k *Disk) detach(force bool) error {
 			return err
 		}
 		defer c.drop()
+	} else if len(k.d.turn) == 0 && k.c.Lost != nil {
+		// The kernel may wait, for a new size, for requests of this device: they
+		// get their errors now, else it would never do what it is asked next.
+		k.c.Lost(fmt.Errorf("%s is removed by force: %w", k.path, unix.ESHUTDOWN))
 	}
 	return k.free()
 }

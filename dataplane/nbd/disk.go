@@ -1,14 +1,10 @@
 package nbd
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -18,22 +14,22 @@ import (
 	"dst/dataplane/mempool"
 )
 
-const (
-	blockLeast = 512  // block sizes that every kernel takes, bytes
-	blockMost  = 4096 // the least page size
-
-	takeTime  = 5 * time.Second        // to put a new socket in the place of a dead one
-	pauseMost = 500 * time.Millisecond // between two tries
-)
-
 // DiskConfig is a device that the kernel offers as /dev/nbdN.
 type DiskConfig struct {
 	Device
 	Backend  string      // who the device belongs to, unique: "dst:NAME:CLIENTID"
 	Link     string      // absolute path of the symbolic link to make, empty for none
 	Partscan bool        // partitions appear as devices of their own
-	Lost     func(error) // called at most once, by a goroutine of the disk: nobody can use the device any more
+	Lost     func(error) // nobody can use the device any more: its requests are to fail. The first call counts
 	Log      zerolog.Logger
+
+	// Stop ends the tries of Attach to take a device over that was left. Without
+	// it there is one try.
+	Stop <-chan struct{}
+	// Trouble, if not nil, is called with what keeps the device from being served
+	// as long as it is tried again, and with nil when it is served.
+	Trouble func(error)
+	said    string // the last trouble that was logged
 }
 
 // Disk is a kernel device and the daemon's end of its socket. Any goroutine
@@ -44,6 +40,7 @@ type Disk struct {
 	index int
 	path  string
 	block uint64 // bytes
+	plain error  // why there is no link
 
 	stop    chan struct{}  // closed when the daemon ends it: by Hangup or Detach
 	running sync.WaitGroup // serve
@@ -55,123 +52,6 @@ type Disk struct {
 	leaving sync.Mutex // held by Detach; guards what follows
 	claim   *claim     // the last one, which may not be back yet
 	gone    bool       // the kernel has freed the device
-}
-
-// Attach makes the device of c appear: the one that bears c.Backend already,
-// left by a daemon that died or stopped, or a free one. It does not wait for
-// the device's I/O, which may be impossible yet. When it returns, the node is
-// there, its queue set up, and the link leads to it. A device that was left
-// keeps its size: see Size.
-//
-// Errors, each a sentence: EINVAL for a block size or a size that the kernel
-// can not have, EEXIST for something else in the link's place, EBUSY if another
-// process serves the device that bears the backend, ENOSPC, EPERM, ETIMEDOUT
-// and what else the kernel says.
-func (d *Driver) Attach(c DiskConfig) (*Disk, error) {
-	info := c.Info()
-	if err := d.check(&c, &info); err != nil {
-		return nil, fmt.Errorf("attach %s: %w", c.Name, err)
-	}
-	buf, err := mempool.Pages(bufferSize)
-	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", c.Name, err)
-	}
-	k := &Disk{d: d, c: c, block: uint64(info.BlockMin), stop: make(chan struct{})}
-	sock, left, err := k.appear(&info)
-	if err != nil {
-		mempool.FreePages(buf)
-		return nil, fmt.Errorf("attach %s: %w", c.Name, err)
-	}
-	k.running.Go(func() { k.serve(sock, buf) })
-	k.settle(left)
-	return k, nil
-}
-
-// check refuses what can not become a device.
-func (d *Driver) check(c *DiskConfig, info *Info) error {
-	switch b := info.BlockMin; {
-	case b < blockLeast || b > blockMost || b&(b-1) != 0:
-		return fmt.Errorf("blocks of %d bytes: the kernel has devices with 512 to 4096, use attach socket PATH: %w", b, unix.EINVAL)
-	case info.Size < uint64(b):
-		return fmt.Errorf("%d bytes are less than one block of %d: %w", info.Size, b, unix.EINVAL)
-	case info.Size > math.MaxInt64:
-		return fmt.Errorf("%d bytes are more than a device can have: %w", info.Size, unix.EINVAL)
-	case c.Backend == "" || strings.ContainsAny(c.Backend, "\n\x00"):
-		return fmt.Errorf("backend identifier %q: %w", c.Backend, unix.EINVAL)
-	case c.Link != "" && !filepath.IsAbs(c.Link):
-		return fmt.Errorf("device link %q: an absolute path is needed: %w", c.Link, unix.EINVAL)
-	}
-	return d.host.checkLink(c.Link, c.Backend)
-}
-
-// appear takes the device over that was left, or makes one.
-func (k *Disk) appear(info *Info) (sock *conn.Sock, left bool, err error) {
-	d, h := k.d, &k.d.host
-	if k.index, left = h.find(k.c.Backend); left {
-		sock, err = d.takeOver(k.index, k.c.Backend, nil)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // freed: it may be going
-			if left = !d.awaitFree(k.index, k.c.Backend); left {
-				return nil, left, fmt.Errorf("%s was freed, but %s: wait until that has closed it: %w",
-					h.node(k.index), strings.Join(append(h.users(k.index), "somebody still has it"), ", "), unix.EBUSY)
-			}
-		}
-	}
-	if !left {
-		k.index, sock, err = d.connect(k.c.Backend, info.BlockMin, info.flags()&^sendMultiConn)
-	}
-	if err != nil {
-		return nil, left, err
-	}
-	if err = k.arrange(info, left); err != nil {
-		_ = sock.Close()
-		if !left {
-			err = errors.Join(err, d.disconnect(k.index))
-			d.awaitFree(k.index, k.c.Backend)
-		}
-		return nil, left, err
-	}
-	return sock, left, nil
-}
-
-// arrange makes of the device what users expect. The queue of one that was left
-// has to wait: see settle.
-func (k *Disk) arrange(info *Info, left bool) error {
-	h := &k.d.host
-	k.path = h.node(k.index)
-	if !left {
-		if err := h.setQueue(k.index, info.MaxSize); err != nil {
-			return err
-		}
-		if err := k.d.resize(k.index, k.c.Backend, info.Size&^(k.block-1)); err != nil {
-			return err
-		}
-	}
-	if err := h.awaitNode(k.index); err != nil {
-		return err
-	}
-	return h.makeLink(k.c.Link, k.c.Backend, k.index)
-}
-
-// takeOver puts a new socket in the place of the dead one of the device of that
-// index, until stop is closed. The kernel may need a moment to find it dead.
-// Errors: ENODEV if the device no longer bears backend, EINVAL if it was freed
-// and is still open, EBUSY if its socket is alive.
-func (d *Driver) takeOver(index int, backend string, stop <-chan struct{}) (*conn.Sock, error) {
-	end := time.Now().Add(takeTime)
-	for pause := lookTime; ; pause = min(2*pause, pauseMost) {
-		if d.host.backend(index) != backend {
-			return nil, fmt.Errorf("%s was freed by somebody else: %w", nodeName(index), unix.ENODEV)
-		}
-		sock, err := d.offer(index, backend)
-		if err == nil || errors.Is(err, unix.EINVAL) || time.Now().After(end) {
-			return sock, err
-		}
-		select {
-		case <-stop:
-			return nil, err
-		case <-time.After(pause):
-		}
-	}
 }
 
 // serve is the life of the device: one socket after the other, and no request
@@ -197,7 +77,7 @@ func (k *Disk) serve(sock *conn.Sock, buf []byte) {
 		}
 		if !c.left {
 			k.c.Log.Warn().Err(err).Str("node", k.c.Name).Str("device", k.path).Msg("the kernel's socket ended: giving it a new one")
-			sock, err = k.d.takeOver(k.index, k.c.Backend, k.stop)
+			sock, err = k.again()
 		} else {
 			err = fmt.Errorf("%s was detached by somebody else (nbd-client -d?): %w", k.path, unix.ENODEV)
 		}
@@ -205,6 +85,20 @@ func (k *Disk) serve(sock *conn.Sock, buf []byte) {
 			k.lose(err)
 			return
 		}
+	}
+}
+
+// again takes the device over until it has a socket or the daemon ends it: what
+// may pass is no reason to leave what may be mounted.
+func (k *Disk) again() (sock *conn.Sock, err error) {
+	for {
+		if sock, err = k.d.takeOver(k.index, k.c.Backend, k.stop); err == nil {
+			k.c.trouble(nil)
+		}
+		if err == nil || !passing(err) || k.isOver() {
+			return sock, err
+		}
+		k.c.trouble(err)
 	}
 }
 
@@ -258,12 +152,21 @@ func (k *Disk) isOver() bool {
 // Path is the device's node, "/dev/nbdN".
 func (k *Disk) Path() string { return k.path }
 
+// Plain is why a device that was left is served without its link; nil if it has
+// the link.
+func (k *Disk) Plain() error { return k.plain }
+
 // Size is the device's present size in bytes.
 func (k *Disk) Size() uint64 { return k.d.host.size(k.index) }
 
+// Has tells whether the device has the whole blocks of that size in bytes.
+func (k *Disk) Has(size uint64) bool { return k.Size() == size&^(k.block-1) }
+
 // Resize gives the device a new size in bytes, of which it takes whole blocks.
-// It waits for the requests in flight: call it while the link is up, from a
-// goroutine that may wait. Errors: EINVAL for less than one block, ETIMEDOUT if
+// The kernel waits for the requests in flight, and whoever asks it anything about
+// any device waits behind it; a socket that would answer them can not be given to
+// it meanwhile. So call it only while the link is up, from a goroutine that may
+// wait, and Calm before Hangup. Errors: EINVAL for less than one block, ETIMEDOUT if
 // the requests in flight are not answered (the size changes when they are), and
 // what else the kernel says.
 func (k *Disk) Resize(size uint64) error {
@@ -271,7 +174,7 @@ func (k *Disk) Resize(size uint64) error {
 	if size == 0 || size > math.MaxInt64 {
 		return fmt.Errorf("resize %s: %d bytes: %w", k.c.Name, size, unix.EINVAL)
 	}
-	if size == k.Size() {
+	if k.Has(size) {
 		return nil
 	}
 	if err := k.d.resize(k.index, k.c.Backend, size); err != nil {
@@ -283,6 +186,11 @@ func (k *Disk) Resize(size uint64) error {
 	k.settle(false)
 	return nil
 }
+
+// Calm waits, for 10 s at most, until the kernel has done what it was asked, so
+// that no request that it waits for is left without a socket. Call it before
+// Hangup, while the link may still answer. ETIMEDOUT: it has not.
+func (k *Disk) Calm() error { return k.d.calm() }
 
 // Hangup closes the daemon's end of the socket. Unless the device was detached,
 // the kernel keeps it with its size, mounts and waiting requests for the next

@@ -28,14 +28,16 @@ const (
 // The kernel does what it is asked within the sending system call, under a
 // lock that all generic netlink of the machine shares: behind a device whose
 // queue is frozen until its requests are answered, nothing can be asked, and
-// no deadline of a socket ends the wait. Every exchange has therefore a
-// goroutine of its own, which the caller leaves behind after answerTime; it
-// ends when the kernel lets go, and undoes what nobody waits for any more.
+// no deadline of a socket ends the wait, nor does its close, which waits too.
+// Every exchange has therefore a goroutine of its own, which the caller leaves
+// behind after answerTime; it ends when the kernel lets go, and undoes what
+// nobody waits for any more.
 type Driver struct {
 	host   host
 	log    zerolog.Logger
 	conn   *genetlink.Conn
 	family uint16        // changed by who has the turn
+	first  bool          // the family is shown in the first network namespace only
 	turn   chan struct{} // holds one token: who has it talks to the kernel
 }
 
@@ -72,25 +74,32 @@ func (d *Driver) dial() error {
 	if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	first, oerr := os.Open("/proc/1/ns/net")
+	first, oerr := os.Open(firstNet)
 	if oerr != nil {
 		return err
 	}
 	defer first.Close()
+	d.first = true
 	return d.dialIn(int(first.Fd()))
 }
 
 func (d *Driver) dialIn(ns int) error {
-	c, err := genetlink.Dial(&netlink.Config{NetNS: ns})
-	if err != nil {
-		return err
-	}
-	id, err := d.bounded(func() (int, error) {
+	var c *genetlink.Conn
+	id, err := d.bounded(func() (id int, err error) {
+		if c, err = genetlink.Dial(&netlink.Config{NetNS: ns}); err != nil {
+			return 0, err
+		}
 		f, err := c.GetFamily(familyName)
+		if err != nil {
+			_ = c.Close()
+		}
 		return int(f.ID), err
-	}, nil)
+	}, func(_ int, err error) {
+		if err == nil {
+			_ = c.Close()
+		}
+	})
 	if err != nil {
-		_ = c.Close()
 		return err
 	}
 	d.conn, d.family = c, uint16(id)
@@ -127,19 +136,34 @@ func LoadModule() error {
 }
 
 // Close closes the netlink socket. The devices stay; call it when there are
-// none left, or the process ends.
+// none left, or the process ends. ETIMEDOUT: the kernel is still busy with what
+// it was asked, and the socket stays open.
 func (d *Driver) Close() error {
-	if err := d.conn.Close(); err != nil {
+	if _, err := d.bounded(func() (int, error) { return 0, d.conn.Close() }, nil); err != nil {
 		return fmt.Errorf("close the netlink socket: %w", err)
 	}
 	return nil
 }
 
-// bounded runs f, which asks the kernel, and waits for it, for answerTime at
-// most. late is called with what f returned if nobody has waited so long.
+// calm waits until the kernel has done what it was asked before, for answerTime
+// at most.
+func (d *Driver) calm() error {
+	_, err := d.bounded(func() (int, error) { return 0, nil }, nil)
+	return err
+}
+
+// bounded runs f, which asks the kernel, and waits for it and for its turn, for
+// answerTime at most. late is called with what f returned if nobody has waited
+// so long; who did not get the turn in that time leaves nothing behind.
 func (d *Driver) bounded(f func() (int, error), late func(int, error)) (int, error) {
 	timer := time.NewTimer(answerTime)
 	defer timer.Stop()
+	mute := fmt.Errorf("the kernel has not answered for %v: it waits for the requests of some nbd device, look at the links of all: %w", answerTime, unix.ETIMEDOUT)
+	select {
+	case <-d.turn:
+	case <-timer.C:
+		return 0, mute
+	}
 	type outcome struct {
 		index int
 		err   error
@@ -148,7 +172,6 @@ func (d *Driver) bounded(f func() (int, error), late func(int, error)) (int, err
 	// Started by bounded. Owns the turn, and what f and late own. Ends when the
 	// kernel has answered.
 	go func() {
-		<-d.turn
 		defer func() { d.turn <- struct{}{} }()
 		var o outcome
 		o.index, o.err = f()
@@ -165,7 +188,7 @@ func (d *Driver) bounded(f func() (int, error), late func(int, error)) (int, err
 		return o.index, o.err
 	case <-timer.C:
 		close(gone)
-		return 0, fmt.Errorf("the kernel has not answered for %v: it waits for the requests of some nbd device, look at the links of all: %w", answerTime, unix.ETIMEDOUT)
+		return 0, mute
 	}
 }
 
@@ -201,11 +224,12 @@ func (d *Driver) exchange(m message) (index int, err error) {
 // connect makes a device without a size and returns its index and the
 // daemon's end of its socket.
 func (d *Driver) connect(backend string, block uint32, flags uint16) (int, *conn.Sock, error) {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		return 0, nil, err
-	}
+	var ours int
 	index, err := d.bounded(func() (index int, err error) {
+		var theirs int
+		if ours, theirs, err = socketPair(); err != nil {
+			return 0, err
+		}
 		defer func() { closePair(ours, theirs, err) }() // the kernel looks theirs up when it gets there
 		m, err := connectMessage(backend, block, flags, theirs)
 		if err != nil {
@@ -240,11 +264,12 @@ func (d *Driver) undo(index int) {
 // and returns the daemon's end. EBUSY: its socket is not dead. The kernel does
 // not say so: it takes the message, drops the socket and reports success.
 func (d *Driver) offer(index int, backend string) (*conn.Sock, error) {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		return nil, err
-	}
-	_, err = d.bounded(func() (_ int, err error) {
+	var ours int
+	_, err := d.bounded(func() (_ int, err error) {
+		var theirs int
+		if ours, theirs, err = socketPair(); err != nil {
+			return 0, err
+		}
 		defer func() {
 			if dropped := closePair(ours, theirs, err); dropped && err == nil {
 				unix.Close(ours)
@@ -270,7 +295,19 @@ func (d *Driver) offer(index int, backend string) (*conn.Sock, error) {
 // resize changes the size of a device, in bytes.
 func (d *Driver) resize(index int, backend string, size uint64) error {
 	m, err := resizeMessage(index, backend, size)
-	return d.ask("resize "+nodeName(index), m, err)
+	if err == nil {
+		_, err = d.bounded(func() (int, error) { return 0, d.exchangeApart(m) }, nil)
+	}
+	return explain("resize "+nodeName(index), err)
+}
+
+// exchangeApart is an exchange for whose answer the kernel may wait for the
+// device, see apart. The caller has the turn; m is acknowledged.
+func (d *Driver) exchangeApart(m message) error {
+	done := make(chan error, 1)
+	family := d.family
+	apart(func() { done <- exchangeOnce(family, d.first, m) })
+	return <-done
 }
 
 func (d *Driver) disconnect(index int) error {

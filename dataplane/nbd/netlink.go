@@ -1,8 +1,10 @@
 package nbd
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -128,6 +130,69 @@ func exchange(c *genetlink.Conn, family uint16, m message) (index int, err error
 		return 0, fmt.Errorf("%d answers to CONNECT: %w", len(answers), unix.EPROTO)
 	}
 	return parseIndex(answers[0].Data)
+}
+
+// firstNet is the first network namespace.
+const firstNet = "/proc/1/ns/net"
+
+// exchangeOnce is an exchange on a socket that is there for nothing else, by the
+// calling thread alone, whose open files are its own. m is acknowledged. first:
+// the thread goes to the first network namespace, and is not to be used again.
+func exchangeOnce(family uint16, first bool, m message) error {
+	if first {
+		ns, err := unix.Open(firstNet, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", firstNet, err)
+		}
+		err = unix.Setns(ns, unix.CLONE_NEWNET)
+		unix.Close(ns)
+		if err != nil {
+			return fmt.Errorf("enter %s: %w", firstNet, err)
+		}
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	wait := unix.NsecToTimeval(replyTime.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		return err
+	}
+	data, err := genetlink.Message{Header: genetlink.Header{Command: m.cmd, Version: familyVersion}, Data: m.attrs}.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	sent := netlink.Header{Length: uint32(unix.NLMSG_HDRLEN + len(data)), Type: netlink.HeaderType(family),
+		Flags: netlink.Request | netlink.Acknowledge, Sequence: 1}
+	b, err := netlink.Message{Header: sent, Data: data}.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, os.Getpagesize())
+	n, err := unix.Read(fd, answer)
+	if err != nil {
+		return err
+	}
+	return parseAck(answer[:n])
+}
+
+// parseAck is the errno in the kernel's acknowledgement, nil if it is 0.
+func parseAck(b []byte) error {
+	var m netlink.Message
+	if err := m.UnmarshalBinary(b); err != nil {
+		return err
+	}
+	if m.Header.Type != netlink.Error || len(m.Data) < 4 {
+		return fmt.Errorf("an answer of type %v where an acknowledgement was due: %w", m.Header.Type, unix.EPROTO)
+	}
+	if errno := int32(binary.NativeEndian.Uint32(m.Data)); errno != 0 {
+		return unix.Errno(-errno)
+	}
+	return nil
 }
 
 // parseIndex finds the index in the kernel's answer to CONNECT.
