@@ -3,6 +3,7 @@ package export
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -42,6 +43,11 @@ type Ports struct {
 	// agreement is held while an export begins to be served, or gets or loses its
 	// keys; before mu.
 	agreement sync.Mutex
+
+	// doors is held while an address is bound or given up, which may wait for
+	// others on the host: only one at a time, and no handshake waits with it. Before
+	// mu.
+	doors sync.Mutex
 }
 
 // port is one listening socket.
@@ -63,40 +69,59 @@ func NewPorts(log zerolog.Logger) *Ports {
 
 // bind makes n reachable at a. Errors: those of conn.Listen; ESHUTDOWN.
 func (p *Ports) bind(n *Node, a abi.Addr) (*port, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.mu.closed {
-		return nil, unix.ESHUTDOWN
-	}
-	if at := p.mu.ports[a]; at != nil {
-		at.nodes = append(slices.Clone(at.nodes), n)
-		at.limit()
-		return at, nil
+	p.doors.Lock()
+	defer p.doors.Unlock()
+	if at, err := p.join(n, a); at != nil || err != nil {
+		return at, err
 	}
 	l, err := conn.Listen(a)
 	if err != nil {
 		return nil, err
 	}
 	at := &port{ports: p, listener: l, pool: crypt.NewPool(0), nodes: []*Node{n}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.mu.ports[l.Addr()] = at
 	p.wg.Go(at.accept)
 	return at, nil
 }
 
+// join makes n reachable at a if that is a port already; doors is held.
+func (p *Ports) join(n *Node, a abi.Addr) (*port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil, unix.ESHUTDOWN
+	}
+	at := p.mu.ports[a]
+	if at != nil {
+		at.nodes = append(slices.Clone(at.nodes), n)
+		at.limit()
+	}
+	return at, nil
+}
+
 // unbind ends that; the last export of a port closes it.
 func (p *Ports) unbind(n *Node, at *port) {
+	p.doors.Lock()
+	defer p.doors.Unlock()
+	if !p.part(n, at) {
+		return
+	}
+	_ = at.listener.Close() // a socket path that somebody removed is no loss
+	at.pool.Close()         // a session that is being closed does its work alone
+}
+
+// part takes n from a port and tells whether it was the last one; doors is held.
+func (p *Ports) part(n *Node, at *port) (last bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	at.nodes = slices.DeleteFunc(slices.Clone(at.nodes), func(o *Node) bool { return o == n })
-	last := len(at.nodes) == 0
-	if last && p.mu.ports[at.listener.Addr()] == at {
-		delete(p.mu.ports, at.listener.Addr())
-		_ = at.listener.Close() // a socket path that somebody removed is no loss
-	}
 	at.limit()
-	p.mu.Unlock()
-	if last {
-		at.pool.Close() // a session that is being closed does its work alone
+	if last = len(at.nodes) == 0; last && p.mu.ports[at.listener.Addr()] == at {
+		delete(p.mu.ports, at.listener.Addr())
 	}
+	return last
 }
 
 // SetThreads is how many threads at most seal or open large payloads for one
@@ -127,16 +152,19 @@ func (at *port) limit() {
 
 // Close ends listening and all handshakes. Close the exports first.
 func (p *Ports) Close() {
+	p.doors.Lock()
 	p.mu.Lock()
 	p.mu.closed = true
-	for _, at := range p.mu.ports {
-		_ = at.listener.Close()
-	}
+	ports := slices.Collect(maps.Values(p.mu.ports))
 	clear(p.mu.ports)
 	for st := range p.mu.open {
 		_ = st.Close()
 	}
 	p.mu.Unlock()
+	for _, at := range ports {
+		_ = at.listener.Close()
+	}
+	p.doors.Unlock()
 	p.wg.Wait()
 }
 
