@@ -21,7 +21,7 @@ func (c *Core) Submit(t *trans.Trans, now time.Time) bool {
 	t.Born = now
 	c.table.Insert(t)
 	if c.mayGo(t) {
-		c.issue(t)
+		c.issue(t, now)
 	} else {
 		c.waiting++
 	}
@@ -48,8 +48,8 @@ func (c *Core) mayGo(t *trans.Trans) bool {
 }
 
 // issue sends t. A flush covers what was acknowledged before it is sent.
-func (c *Core) issue(t *trans.Trans) {
-	t.OnWire = true
+func (c *Core) issue(t *trans.Trans, now time.Time) {
+	t.OnWire, t.Issued = true, now
 	c.sent++
 	switch {
 	case t.Op == trans.Flush:
@@ -84,7 +84,7 @@ func (c *Core) pump(now time.Time) {
 	for t := c.table.First(); t != nil && c.waiting > 0 && c.sent < c.window; t = t.Next() {
 		if !t.OnWire && c.mayGo(t) {
 			c.waiting--
-			c.issue(t)
+			c.issue(t, now)
 		}
 	}
 }
@@ -181,14 +181,14 @@ func (c *Core) account(t *trans.Trans, h *abi.Header, now time.Time) {
 	}
 }
 
-// Oldest is the longest age of a request that is in flight on the present
-// link, counted from the link's start at the earliest: the time that it was
-// down is not the answer of the present peer.
+// Oldest is for how long the oldest request of the present link is on its way. What
+// it waited for before that, here or for an earlier link, is not the answer of the
+// present peer.
 func (c *Core) Oldest(now time.Time) (age time.Duration) {
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {
-			return min(now.Sub(t.Born), now.Sub(c.up))
+			age = max(age, now.Sub(t.Issued))
 		}
 	}
-	return 0
+	return age
 }

@@ -48,7 +48,7 @@ func (c *control) push(o *conn.Out) {
 func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 
 // keep is the link's keepalive: it sends a PING when one is due and aborts a
-// link without a sign of life, and one whose oldest request is too old. A peer
+// link without a sign of life, and one that has a request for too long. A peer
 // that lives and takes nothing is an export whose workers and memory all wait
 // for its disk: to break that link would throw its answers away, and the next
 // link's as well, for as long as the disk is slow. It also gives payload memory
@@ -126,7 +126,7 @@ func (l *link) interval() time.Duration {
 	return l.node.knobs.keepalive
 }
 
-// late reports whether the oldest request is older than request-timeout.
+// late reports whether a request is on its way for longer than request-timeout.
 func (l *link) late() bool {
 	n := l.node
 	n.mu.Lock()

@@ -113,3 +113,61 @@ func TestFailAfterForgetsOldOutages(t *testing.T) {
 		b.state(t, abi.StateEstablished)
 	})
 }
+
+// TestRequestTimeoutCountsFromTheSending: what waited at this host, behind an older
+// change of the same bytes, is not late when it leaves.
+func TestRequestTimeoutCountsFromTheSending(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.on = func(*peer, *line, *abi.Header, []byte) bool { time.Sleep(time.Second); return true }
+		b := start(t, p, func(c *Config) { c.RequestTimeout = 5 * time.Second })
+		b.state(t, abi.StateEstablished)
+		for i := range 12 { // one after the other
+			b.submit(trans.Write, 0, pattern(byte(i), 512))
+		}
+		time.Sleep(10*time.Second + time.Second/2)
+		if s := b.node.Status(); s.Oldest < 10000 {
+			t.Errorf("the oldest waits for %d ms", s.Oldest)
+		}
+		for range 12 {
+			b.wait()
+		}
+		if c := b.node.Counters(); c.Breaks != 0 {
+			t.Fatalf("%d breaks: %+v", c.Breaks, b.node.Status().Transitions)
+		}
+	})
+}
+
+// TestRequestTimeoutOfTheYounger: the one that was sent first is late first, also if
+// an older request has waited at this host.
+func TestRequestTimeoutOfTheYounger(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.on = func(p *peer, l *line, h *abi.Header, data []byte) bool {
+			if h.RW == abi.RWWrite && data[0] == 'a' {
+				first := *h
+				p.serving.Go(func() { time.Sleep(4 * time.Second); _ = p.answer(l, &first, data) })
+			}
+			return h.Cmd != abi.MsgIO
+		}
+		b := start(t, p, func(c *Config) { c.RequestTimeout = 5 * time.Second })
+		b.state(t, abi.StateEstablished)
+		b.submit(trans.Write, 0, pattern('a', 512))
+		b.submit(trans.Write, 0, pattern('b', 512)) // sent after 4 s
+		time.Sleep(2 * time.Second)
+		b.submit(trans.Read, 4096, make([]byte, 512))
+		b.wait()
+		time.Sleep(2900 * time.Millisecond)
+		if c := b.node.Counters(); c.Breaks != 0 {
+			t.Fatal("too early")
+		}
+		p.set(func(p *peer) { p.on = nil })
+		time.Sleep(400 * time.Millisecond)
+		if c := b.node.Counters(); c.Breaks != 1 {
+			t.Fatalf("%d breaks", c.Breaks)
+		}
+		for range 2 {
+			b.wait()
+		}
+	})
+}

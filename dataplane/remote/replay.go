@@ -108,7 +108,7 @@ func (c *Core) file(t *trans.Trans, now time.Time) {
 	t.Seal(c.digest)
 	c.table.Insert(t)
 	if c.mayGo(t) {
-		c.issue(t)
+		c.issue(t, now)
 	} else {
 		c.waiting++
 	}

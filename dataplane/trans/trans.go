@@ -68,6 +68,7 @@ type Trans struct {
 
 	ID       uint64     // on the wire: element number in the low 16 bits, use count above
 	Born     time.Time  // when it was submitted
+	Issued   time.Time  // when it was put on the present link, if it is there
 	Seq      uint64     // order of submission
 	Mark     uint64     // Flush: what it covers, set when it is sent
 	OnWire   bool       // it is on the present link
