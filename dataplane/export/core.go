@@ -24,7 +24,7 @@ import (
 //  3. End     when the store has done it; its Reply says what to answer
 //
 // A client's road (seats.go): Hello, then Poll until it is Granted or Refused,
-// Install, and Leave in the end.
+// Propose, Install, and Leave in the end.
 type Core struct {
 	cfg      CoreConfig
 	verifier abi.Verifier

@@ -127,7 +127,7 @@ func (c *Core) remember(id abi.ID, newest uint64) {
 type Verdict uint8
 
 const (
-	Granted  Verdict = iota + 1 // it has the place; Install, then WELCOME
+	Granted  Verdict = iota + 1 // it has the place; Propose, Install, WELCOME
 	Refused                     // answer the refusal; its seat is gone
 	Asking                      // the holder is asked; Poll again at the time given or when woken
 	Draining                    // the fence waits; Poll again when woken
@@ -170,9 +170,6 @@ func (c *Core) Poll(s *Seat, now time.Time) (v Verdict, r *abi.Refuse, at time.T
 		v = Asking
 	}
 	if v == Granted {
-		if perm&abi.PermWrite != 0 {
-			c.absent = abi.ID{}
-		}
 		s.phase, s.Perm, s.Verifier, s.asked = seatOpen, perm, c.verifier, nil
 	}
 	return v, nil, s.answer
@@ -224,23 +221,40 @@ func (c *Core) Alive(s *Seat) {
 	}
 }
 
-// Install makes s the holder of the read-write place, if it was granted that,
-// and gives the tenure for its WELCOME. changed: tenure and last must be
-// durable before that WELCOME leaves. Tenures are not used up by clients that
-// share the place: there last is zero.
-func (c *Core) Install(s *Seat) (tenure, last abi.ID, changed bool) {
+// Propose is the tenure for the WELCOME of s, which was granted its place.
+// changed: the read-write place passes to s by it; tenure and last must be durable
+// before Install. Tenures are not used up by clients that share the place: there
+// last is zero.
+func (c *Core) Propose(s *Seat) (tenure, last abi.ID, changed bool) {
 	id := s.ID
 	if c.cfg.Shared {
 		id = abi.ID{}
 	}
-	if s.phase == seatOpen && s.Perm&abi.PermWrite != 0 && c.last != id {
-		if _, err := io.ReadFull(c.cfg.Rand, c.tenure[:]); err != nil {
-			panic("export: no random bytes: " + err.Error())
-		}
-		c.last, changed = id, true
+	if s.phase != seatOpen || s.Perm&abi.PermWrite == 0 || c.last == id {
+		return c.tenure, c.last, false
 	}
-	return c.tenure, c.last, changed
+	if _, err := io.ReadFull(c.cfg.Rand, tenure[:]); err != nil {
+		panic("export: no random bytes: " + err.Error())
+	}
+	return tenure, id, true
 }
+
+// Install lets what Propose said of s hold, as the last thing before its WELCOME;
+// meanwhile nobody else was proposed. False: s has lost its place again, and
+// Tenure is what it was. So it is, too, if Install is never called: only who is
+// welcomed takes the tenure from another one, whose device fails by that.
+func (c *Core) Install(s *Seat, tenure, last abi.ID) bool {
+	if s.phase != seatOpen {
+		return false
+	}
+	if s.Perm&abi.PermWrite != 0 {
+		c.tenure, c.last, c.absent = tenure, last, abi.ID{}
+	}
+	return true
+}
+
+// Tenure is what has to be durable: the present tenure, and whose it is.
+func (c *Core) Tenure() (tenure, last abi.ID) { return c.tenure, c.last }
 
 // Leave ends a client's place: its connection is gone. What it has running is
 // waited for by whoever comes next; and its right to write is kept for it a

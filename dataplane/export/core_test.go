@@ -48,9 +48,16 @@ func settled(t *testing.T, c *Core, id byte, epoch uint64, mode abi.Perm) *Seat 
 	t.Helper()
 	s := come(t, c, id, epoch, mode)
 	wantVerdict(t, c, s, epoch0, Granted)
-	c.Install(s)
+	install(c, s)
 	c.Actions()
 	return s
+}
+
+// install gives a granted client its tenure.
+func install(c *Core, s *Seat) (tenure abi.ID, changed bool) {
+	tenure, last, changed := c.Propose(s)
+	c.Install(s, tenure, last)
+	return tenure, changed
 }
 
 func wantVerdict(t *testing.T, c *Core, s *Seat, now time.Time, v Verdict) *abi.Refuse {
@@ -224,7 +231,7 @@ func TestAbsentHolderKeepsItsPlace(t *testing.T) {
 	for _, keepalive := range []time.Duration{time.Second, absence} {
 		c := testCore(func(c *CoreConfig) { c.Keepalive = keepalive })
 		holder := settled(t, c, 1, 1, abi.PermRW)
-		c.Install(holder)
+		install(c, holder)
 		c.Leave(holder)
 		rival, reader := come(t, c, 2, 1, abi.PermRW), come(t, c, 3, 1, abi.PermRead)
 		wantVerdict(t, c, reader, epoch0, Granted)
@@ -257,7 +264,7 @@ func TestNobodyWaitsForOneThatWillNotComeBack(t *testing.T) {
 	} {
 		c := testCore(nil)
 		s := settled(t, c, 1, 1, abi.PermRW)
-		c.Install(s)
+		install(c, s)
 		end(c, s)
 		if v, _, _ := c.Poll(come(t, c, 2, 1, abi.PermRW), epoch0); v != Granted {
 			t.Errorf("%s: verdict %v", what, v)
@@ -265,7 +272,7 @@ func TestNobodyWaitsForOneThatWillNotComeBack(t *testing.T) {
 	}
 	c := testCore(nil)
 	s := settled(t, c, 1, 1, abi.PermRW)
-	c.Install(s)
+	install(c, s)
 	c.Leave(s)
 	h := helloOf(2, 1, abi.PermRW)
 	h.Steal = true
@@ -278,7 +285,7 @@ func TestTenureChangesWithTheWriter(t *testing.T) {
 	install := func(id byte, epoch uint64, mode abi.Perm) (abi.ID, bool) {
 		s := come(t, c, id, epoch, mode)
 		wantVerdict(t, c, s, epoch0, Granted)
-		tenure, _, changed := c.Install(s)
+		tenure, changed := install(c, s)
 		c.Bye(s)
 		return tenure, changed
 	}

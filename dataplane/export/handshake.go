@@ -174,13 +174,14 @@ func (s *session) settle() error {
 	for {
 		select {
 		case err := <-done:
-			if err != nil && gone == nil {
-				gone = &abi.Refuse{Code: abi.RefuseLimit, Errno: errnoOf(err), Text: cut("the export cannot note who writes: " + err.Error())}
+			if gone != nil {
+				return gone
 			}
-			return gone
+			return err
 		case <-beat.C:
 			if gone == nil {
 				gone = tell(s.stream, abi.MsgDraining, nil)
+				s.left.Store(gone != nil)
 			}
 		}
 	}

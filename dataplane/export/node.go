@@ -49,7 +49,7 @@ type Node struct {
 	history  []transition
 
 	saving  sync.Mutex // held while a tenure is made durable; before mu
-	unsaved bool       // under saving: the core's tenure is newer than the durable one
+	unsaved bool       // under saving: the durable tenure may be another than the core's
 
 	wg sync.WaitGroup // clients after their HELLO; Add under mu
 }
@@ -266,23 +266,6 @@ func (n *Node) poll(s *session) (v Verdict, refusal *abi.Refuse, at time.Time) {
 	return v, refusal, at
 }
 
-// settle gives s its tenure and makes a new one durable.
-func (n *Node) settle(s *session) error {
-	n.saving.Lock()
-	defer n.saving.Unlock()
-	n.mu.Lock()
-	tenure, last, changed := n.core.Install(s.seat)
-	n.mu.Unlock()
-	n.unsaved = n.unsaved || changed
-	if n.unsaved && n.disk.Identity.Save != nil {
-		if err := n.disk.Identity.Save(tenure, last); err != nil {
-			return err
-		}
-	}
-	n.unsaved = false
-	return nil
-}
-
 // open sends the WELCOME, unless the place was lost meanwhile.
 func (n *Node) open(s *session) error {
 	n.mu.Lock()
@@ -290,7 +273,7 @@ func (n *Node) open(s *session) error {
 	w := s.welcomeOf(n.core.tenure)
 	n.mu.Unlock()
 	if !open {
-		return &abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESTALE, Text: "the place was lost again meanwhile: come back"}
+		return errLost
 	}
 	if err := tell(s.stream, abi.MsgWelcome, w.Append); err != nil {
 		return err

@@ -40,6 +40,7 @@ type session struct {
 	crew    crew
 	ping    pingFrame
 
+	left    atomic.Bool   // it took no DRAINING while it waited
 	live    atomic.Bool   // out is there: it can be cut
 	parsing atomic.Bool   // the role's holder will flush before it waits for anything
 	reading atomic.Bool   // the role's holder waits for the peer

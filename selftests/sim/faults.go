@@ -233,16 +233,23 @@ func (w *world) compete() {
 	w.rival.start()
 }
 
-// won is a rival that got the place: only if the holder was silent when it was
+// wins is a rival that gets the place: only if the holder was silent when it was
 // asked, or had lost its link and did not come back in time.
-func (w *world) won() {
+func (w *world) wins() {
 	if w.devs[0].dead || !w.devs[0].known {
 		return
 	}
-	w.mayFail = true
 	silence, patience := w.now-w.heard, 2*w.plan.set.keepalive
 	if silence < patience || w.gone && w.lost-w.heard < patience && w.now-w.lost < graceTime {
 		w.blame("the place of a client was given away %v after it was heard", silence)
+	}
+}
+
+// won is a rival that is welcomed, or was noted by an export that died before it
+// could take that back: from here the device of the holder fails, and no sooner.
+func (w *world) won() {
+	if !w.devs[0].dead && w.devs[0].known {
+		w.mayFail = true
 	}
 }
 

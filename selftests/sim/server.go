@@ -35,6 +35,9 @@ func startServer(w *world) *server {
 		Rand: dice{w, w.harm.is(keepVerifier)}, Tenure: d.tenure, Last: d.last})
 	harmExport(s.core, w.harm)
 	w.heard, w.lost, w.gone = w.now, w.now, true
+	if w.rival != nil && d.last == w.rival.id {
+		w.won()
+	}
 	return s
 }
 

@@ -186,48 +186,9 @@ func (n *session) poll() {
 	}
 }
 
-// settle makes the client's tenure durable, then opens. One at a time: an older
-// tenure never follows a newer one.
-func (n *session) settle() {
-	n.phase = phaseSave
-	if n.server.saves = append(n.server.saves, n); len(n.server.saves) == 1 {
-		n.save()
-	}
-}
-
-// save is settle for the first that waits for it.
-func (n *session) save() {
-	s := n.server
-	tenure, last, changed := s.core.Install(n.seat)
-	if changed && s.w.rival != nil && last == s.w.rival.id {
-		s.w.won()
-	}
-	took := time.Duration(0)
-	if changed {
-		took = s.w.chance(s.w.plan.set.disk)
-	}
-	s.w.after(took, func() {
-		if s.dead {
-			return
-		}
-		s.disk.tenure, s.disk.last = tenure, last
-		if n.phase == phaseSave {
-			n.open(tenure)
-		}
-		if s.saves = s.saves[1:]; len(s.saves) > 0 {
-			s.saves[0].save()
-		}
-	})
-}
-
 func (n *session) open(tenure abi.ID) {
 	s := n.server
 	set := &s.w.plan.set
-	if !n.seat.Open() {
-		n.refuse(&abi.Refuse{Code: abi.RefuseShutdown, Errno: unix.ESTALE, Text: "the place was lost"})
-		n.end()
-		return
-	}
 	w := abi.Welcome{Epoch: n.seat.Epoch, Mode: n.seat.Perm, Features: abi.FeatureFlush | abi.FeatureFUA | abi.FeatureDiscard | abi.FeatureWriteZeroes,
 		Keepalive: uint32(set.keepalive.Milliseconds()), MaxSize: maxSize, Depth: uint32(set.window), Tenure: tenure,
 		Verifier: n.seat.Verifier, StoreID: s.disk.id, Size: uint64(len(s.disk.sectors)) * sectorSize, BlockMin: sectorSize, BlockPref: sectorSize}
