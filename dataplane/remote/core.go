@@ -126,7 +126,6 @@ func (c *Core) Dial(now time.Time, why string) {
 // epoch is new and remembered before anybody sees it.
 func (c *Core) Connected(now time.Time) abi.Hello {
 	c.saved.Epoch++
-	c.draining = false
 	c.saved.store(c.page)
 	c.set(abi.StateHandshake, now, "")
 	h := c.hello
@@ -320,7 +319,7 @@ func (c *Core) Broken(now time.Time, why string) {
 			own.Drop()
 		}
 	}
-	c.wanted, c.flushing = c.wanted || c.flushing, false
+	c.wanted, c.flushing, c.draining = c.wanted || c.flushing, false, false
 	c.harms.broken(c)
 	for t := c.table.First(); t != nil; t = t.Next() {
 		if t.OnWire {

@@ -36,8 +36,8 @@ func (c *Core) waitOf(t *trans.Trans, quiet bool) abi.Wait {
 		return abi.WaitFence
 	case c.gate == gateClosed:
 		return abi.WaitLink
-	case c.gate == gateReplay:
-		return abi.WaitReplay
+	case c.gate == gateReplay, c.gate == gateResend && !(t.Resend && t.Op.Changes()):
+		return abi.WaitReplay // of what was lost, or may be
 	case c.sent >= c.window:
 		return abi.WaitWindow
 	case c.ghosts > 0 && t.Op == trans.Read && c.log.Haunted(t.Offset, t.End()):

@@ -113,3 +113,55 @@ func TestSteal(t *testing.T) {
 		}
 	})
 }
+
+// TestWaitsForNoFenceWithoutALink: the export that spoke of a fence can not be
+// reached any more.
+func TestWaitsForNoFenceWithoutALink(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		b := start(t, p, nil)
+		b.state(t, abi.StateEstablished)
+		p.set(func(p *peer) {
+			p.play = func(l *line) bool {
+				if _, err := p.meet(l); err != nil {
+					return true
+				}
+				_ = l.send(abi.Header{Cmd: abi.MsgDraining}, nil, crc)
+				time.Sleep(time.Second)
+				p.set(func(p *peer) { p.dialErr = unix.EHOSTUNREACH })
+				return true
+			}
+		})
+		p.cut()
+		b.submit(trans.Read, 0, make([]byte, 512))
+		time.Sleep(time.Second / 2)
+		if s := b.node.Status(); s.Wait != abi.WaitFence {
+			t.Errorf("it waits for %v, want the fence", s.Wait)
+		}
+		time.Sleep(time.Hour)
+		if s := b.node.Status(); s.Wait != abi.WaitLink {
+			t.Errorf("it waits for %v, want the link (%v: %s)", s.Wait, s.State, s.Reason)
+		}
+		p.set(func(p *peer) { p.play, p.dialErr = nil, nil })
+		b.wait()
+	})
+}
+
+// TestWaitsForTheResending: a read waits for the changes that are sent again
+// first, whatever they change, and not for an order of its own.
+func TestWaitsForTheResending(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.on = hold(func(*abi.Header) bool { return true })
+		b := start(t, p, nil)
+		b.state(t, abi.StateEstablished)
+		b.submit(trans.Read, 0, make([]byte, 512))
+		b.submit(trans.Write, 65536, pattern('w', 512))
+		synctest.Wait()
+		p.cut()
+		time.Sleep(10 * time.Second)
+		if s := b.node.Status(); s.Wait != abi.WaitReplay || s.State != abi.StateRecovery {
+			t.Fatalf("%v for %v", s.State, s.Wait)
+		}
+	})
+}
