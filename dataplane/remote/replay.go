@@ -167,7 +167,7 @@ func (c *Core) ownDone(t *trans.Trans, now time.Time) {
 		c.flushing = false
 		if t.Err == 0 {
 			c.flushed(t.Mark, now)
-			if c.wanted = c.wanted || c.reserve.Starving(); c.wanted {
+			if c.wanted = c.wanted || c.reserve.Starving() || c.full(); c.wanted {
 				c.flushOwn(now)
 			}
 		}
