@@ -46,3 +46,35 @@ func TestLogFullDuringAFlush(t *testing.T) {
 		}
 	})
 }
+
+// TestGhostsOfManyCrashes: the kernel gives each daemon the same requests; what is
+// remembered of them does not grow.
+func TestGhostsOfManyCrashes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		p.on = hold(func(h *abi.Header) bool { return h.RW == abi.RWWrite })
+		resent := func(c *Config) { c.Resent = true }
+		page := make([]byte, SavedSize)
+		const n = 12
+		at := func(i int) uint64 { return uint64(i)*65536 + 4096 }
+		for range 4 {
+			b := restart(t, p, page, resent)
+			b.state(t, abi.StateEstablished)
+			for i := range n {
+				b.submit(trans.Write, at(i), pattern('g', 512))
+			}
+			synctest.Wait()
+			b.node.Close()
+		}
+		p.set(func(p *peer) { p.on = nil })
+		b := restart(t, p, page, resent)
+		for i := range n {
+			b.do(trans.Write, at(i), pattern('g', 512))
+		}
+		began := time.Now()
+		b.do(trans.Read, 32768, make([]byte, 512))
+		if d := time.Since(began); d > time.Second {
+			t.Fatalf("all of it was written again, and a read of other bytes waited %v", d)
+		}
+	})
+}

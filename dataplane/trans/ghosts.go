@@ -27,7 +27,14 @@ func (l *Log) Haunt() (n int) {
 	return l.Lay(0, 0)
 }
 
+// haunt remembers a ghost, once: each daemon that is killed gets the same requests
+// from the kernel.
 func (l *Log) haunt(off uint64, length uint64) {
+	for i := l.depth; i < 2*l.depth; i++ {
+		if from, n := l.rangeAt(i); from <= off && off+length <= from+n {
+			return
+		}
+	}
 	for i := l.depth; i < 2*l.depth; i++ {
 		if _, n := l.rangeAt(i); n == 0 {
 			l.SetRange(i, off, length)
