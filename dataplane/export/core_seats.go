@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	maxSeats  = 256 // sessions and waiting clients of one export
+	maxSeats  = 256 // sessions and waiting clients of one export, but for those that return
 	maxEpochs = 512 // client ids whose last epoch is remembered
 	askRounds = 2   // keepalives that a holder has to show that it lives
 
@@ -75,7 +75,7 @@ func (c *Core) Hello(h *abi.Hello, allowed abi.Perm, owner any) (*Seat, *abi.Ref
 		return nil, noAccess()
 	case h.Epoch <= c.newest(h.ClientID):
 		return nil, stale()
-	case len(c.seats) >= maxSeats:
+	case len(c.seats) >= maxSeats && !c.returns(h.ClientID):
 		return nil, &abi.Refuse{Code: abi.RefuseLimit, Errno: unix.EUSERS,
 			Text: fmt.Sprintf("the export serves %d clients already: detach one, or come back", maxSeats)}
 	}
@@ -88,6 +88,13 @@ func (c *Core) Hello(h *abi.Hello, allowed abi.Perm, owner any) (*Seat, *abi.Ref
 	}
 	c.seats = append(c.seats, s)
 	return s, nil
+}
+
+// returns tells whether a client comes back to what is its own, which others
+// cannot fill up: a seat that it still has, or the read-write place. No client has
+// more than two seats, one of them waiting for the end of the other.
+func (c *Core) returns(id abi.ID) bool {
+	return id == c.last || slices.ContainsFunc(c.seats, func(s *Seat) bool { return s.ID == id })
 }
 
 func noAccess() *abi.Refuse {

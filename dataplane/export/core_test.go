@@ -154,6 +154,42 @@ func TestSeatsAreBounded(t *testing.T) {
 	}
 }
 
+// TestReadersKeepNobodyOut: whoever fills all seats, the holder comes back to its
+// place, and others to their seats.
+func TestReadersKeepNobodyOut(t *testing.T) {
+	c := testCore(nil)
+	holder := settled(t, c, 1, 1, abi.PermRW)
+	reader := func(i int, epoch uint64) (*Seat, *abi.Refuse) {
+		h := helloOf(9, epoch, abi.PermRead)
+		h.ClientID[5], h.ClientID[6] = byte(i>>8), byte(i)
+		return c.Hello(&h, abi.PermRead, nil)
+	}
+	for i := range maxSeats - 1 {
+		s, _ := reader(i, 1)
+		wantVerdict(t, c, s, epoch0, Granted)
+	}
+	holder = settled(t, c, 1, 2, abi.PermRW) // its link broke, unnoticed here
+	c.Leave(holder)                          // or not
+	late, r := reader(maxSeats, 1)
+	if r != nil {
+		t.Fatal(r)
+	}
+	wantVerdict(t, c, late, epoch0, Granted)
+	settled(t, c, 1, 3, abi.PermRW)
+	for i := range 3 * maxSeats {
+		s, r := reader(i%(maxSeats-1), uint64(i+2))
+		if r != nil {
+			t.Fatal(r)
+		}
+		wantVerdict(t, c, s, epoch0, Granted)
+		settled(t, c, 1, uint64(i+4), abi.PermRW)
+	}
+	want(t, "seats", len(c.seats), maxSeats+1)
+	if _, r := reader(2*maxSeats, 1); r == nil || r.Code != abi.RefuseLimit {
+		t.Errorf("somebody new: %v", r)
+	}
+}
+
 func TestHolderKeepsItsPlaceWhenItLives(t *testing.T) {
 	c := testCore(nil)
 	holder := settled(t, c, 1, 1, abi.PermRW)
