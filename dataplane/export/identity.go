@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -45,16 +44,18 @@ func identify(fd int, block bool, st *unix.Stat_t, c *Config) (*Identity, error)
 			return id, nil
 		}
 	}
-	key := sizeKey(c, uint64(st.Size))
+	keys := []string{sizeKey(c, uint64(st.Size))}
 	if block {
-		key = deviceKey(fd, c)
+		keys = deviceKeys(fd, c)
 	}
-	return keepIdentity(key, c)
+	return keepIdentity(keys[0], c, keys[1:]...)
 }
 
 // keepIdentity finds or makes the identity of the store with that name in the
-// state directory.
-func keepIdentity(key string, c *Config) (*Identity, error) {
+// state directory. What is kept there under one of the lesser names, because the
+// best was not known or not asked for then, is kept under the best from now on:
+// nothing else that has the lesser name may pass for this store.
+func keepIdentity(key string, c *Config, lesser ...string) (*Identity, error) {
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("device %s cannot keep an id of its own and there is no state directory: start the daemon with -state: %w",
 			c.Device, unix.EINVAL)
@@ -62,6 +63,12 @@ func keepIdentity(key string, c *Config) (*Identity, error) {
 	id := new(Identity)
 	k := &keeper{path: keptAt(c, key)}
 	err := k.load(id)
+	for i := 0; i < len(lesser) && errors.Is(err, os.ErrNotExist); i++ {
+		old := &keeper{path: keptAt(c, lesser[i])}
+		if err = old.load(id); err == nil {
+			err = old.move(k.path)
+		}
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist):
@@ -109,21 +116,30 @@ func identifyXattr(fd int) (*Identity, error) {
 			return nil, err
 		}
 	}
-	switch n, err := unix.Fgetxattr(fd, xattrStore, b[:]); {
-	case err == nil && n == 16:
-		id.ID = abi.ID(b[:16])
-	case err == nil, errors.Is(err, unix.ENODATA), errors.Is(err, unix.ERANGE):
-		id.ID, fresh = randomID(), true
-		if err := unix.Fsetxattr(fd, xattrStore, id.ID[:], 0); err != nil {
-			return nil, err
-		}
-	default:
+	var made bool
+	var err error
+	if id.ID, made, err = storeAttr(fd); err != nil {
 		return nil, err
 	}
-	if fresh {
+	if fresh || made {
 		return id, syncApart(fd)
 	}
 	return id, nil
+}
+
+// storeAttr is the id in a file's attributes, made if there is none: then it is
+// not durable yet.
+func storeAttr(fd int) (id abi.ID, made bool, err error) {
+	var b [len(id) + 1]byte
+	switch n, err := unix.Fgetxattr(fd, xattrStore, b[:]); {
+	case err == nil && n == len(id):
+		return abi.ID(b[:len(id)]), false, nil
+	case err == nil, errors.Is(err, unix.ENODATA), errors.Is(err, unix.ERANGE):
+		id = randomID()
+		return id, true, unix.Fsetxattr(fd, xattrStore, id[:], 0)
+	default:
+		return id, false, err
+	}
 }
 
 func setTenure(fd int, tenure, last abi.ID) error {
@@ -139,52 +155,6 @@ func syncApart(fd int) error {
 	}
 	defer unix.Close(apart)
 	return retry(func() error { return unix.Fsync(apart) })
-}
-
-// deviceKey is the most stable name of a block device that the system knows.
-func deviceKey(fd int, c *Config) string {
-	dir := sysfsOf(fd)
-	if b, err := os.ReadFile(dir + "/partition"); err == nil {
-		if uuid := partitionUUID(fd, dir); uuid != "" {
-			return "partition " + uuid
-		}
-		if wwid := wwidOf(dir + "/.."); wwid != "" {
-			return "wwid " + wwid + " partition " + strings.TrimSpace(string(b))
-		}
-	} else if wwid := wwidOf(dir); wwid != "" {
-		return "wwid " + wwid
-	}
-	size, _ := unix.Seek(fd, 0, unix.SEEK_END)
-	return sizeKey(c, uint64(size))
-}
-
-// wwidOf is the world-wide name of the disk in the sysfs directory dir.
-func wwidOf(dir string) string {
-	for _, name := range []string{"wwid", "device/wwid", "dm/uuid", "md/uuid"} {
-		if b, err := os.ReadFile(dir + "/" + name); err == nil && len(strings.TrimSpace(string(b))) > 0 {
-			return strings.TrimSpace(string(b))
-		}
-	}
-	return ""
-}
-
-// partitionUUID is the partition's own id, from the kernel or from udev.
-func partitionUUID(fd int, dir string) string {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return ""
-	}
-	major, minor := unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
-	udev := "/run/udev/data/b" + strconv.Itoa(int(major)) + ":" + strconv.Itoa(int(minor))
-	for _, source := range [][2]string{{dir + "/uevent", "PARTUUID="}, {udev, "E:ID_PART_ENTRY_UUID="}} {
-		b, _ := os.ReadFile(source[0])
-		for line := range strings.Lines(string(b)) {
-			if uuid, ok := strings.CutPrefix(strings.TrimSpace(line), source[1]); ok && uuid != "" {
-				return strings.ToLower(uuid)
-			}
-		}
-	}
-	return ""
 }
 
 func digestOf(key string) abi.ID {

@@ -50,8 +50,14 @@ func newDisk(fd int, st *unix.Stat_t, c *Config) (*Disk, error) {
 		d.Warnings = append(d.Warnings, "the device is written through the page cache: when a write fails, old data may be read until the next flush; direct avoids that")
 	}
 	f.geo, d.Measure = d.Geometry, f.measure
-	d.Identity, err = identify(fd, f.block, st, c)
-	return d, err
+	if d.Identity, err = identify(fd, f.block, st, c); err != nil {
+		return nil, err
+	}
+	if d.Identity.Resized != nil {
+		d.Warnings = append(d.Warnings, "the store is known by its path and size: another one of this size would pass for it there; "+
+			"disks with a serial number, partitions, logical volumes and files with extended attributes have an id of their own")
+	}
+	return d, nil
 }
 
 // limitSize applies the configured size and rounds down to whole blocks.
