@@ -195,10 +195,10 @@ func cut(text string) string { return text[:min(len(text), abi.TextMax)] }
 func (s *session) welcomeOf(tenure abi.ID) *abi.Welcome {
 	n := s.node
 	g := &n.disk.Geometry
-	s.size = n.size
+	s.size, s.promised = n.size, n.interval()
 	w := &abi.Welcome{
 		Epoch: s.seat.Epoch, Mode: s.seat.Perm, Features: g.features(),
-		Keepalive: uint32(n.interval().Milliseconds()), MaxSize: s.maxSize, Depth: s.depth,
+		Keepalive: uint32(s.promised.Milliseconds()), MaxSize: s.maxSize, Depth: s.depth,
 		Tenure: tenure, Verifier: s.seat.Verifier, StoreID: n.disk.Identity.ID,
 		Size: n.size, BlockMin: g.BlockMin, BlockPref: g.BlockPref,
 	}

@@ -76,12 +76,12 @@ func (s *session) blind() bool { return !s.live.Load() || !s.reading.Load() }
 // Started as the rest of the handshake's goroutine (Ports.greet). Owns the
 // pulse. Ends when the last element of the session is back.
 func (s *session) keep() {
-	interval := s.node.interval()
-	ticker := time.NewTicker(interval / conn.Looks)
+	interval := s.interval()
+	ticker, tidy := time.NewTicker(interval/conn.Looks), time.NewTicker(tidyTime)
 	defer ticker.Stop()
+	defer tidy.Stop()
 	var parting <-chan time.Time
 	var p conn.Pulse
-	look := 0
 	for open := true; open; {
 		select {
 		case <-s.stop:
@@ -90,21 +90,30 @@ func (s *session) keep() {
 			if s.dead.Load() && parting == nil {
 				parting = time.After(partingTime)
 			}
+			if d := s.interval(); d != interval {
+				interval, p = d, conn.Pulse{}
+				ticker.Reset(d / conn.Looks)
+				s.sendPing()
+			}
 		case <-parting:
 			s.end(errParted)
 		case <-ticker.C:
 			s.look(&p, interval)
-			if look++; look%conn.Looks == 0 {
-				s.crew.trim()
-			}
-			if d := s.node.interval(); d != interval {
-				interval = d
-				ticker.Reset(d / conn.Looks)
-			}
+		case <-tidy.C:
+			s.crew.trim()
+			s.arena.Trim()
 		}
 	}
 	s.close()
 }
+
+// tidyTime is how often a session gives back what it has not needed since:
+// a worker, and memory that it was lent.
+const tidyTime = time.Second
+
+// interval is how long the client hears nothing at most: what its WELCOME said,
+// or less if that was configured since.
+func (s *session) interval() time.Duration { return min(s.promised, s.node.interval()) }
 
 // partingTime is how long a client may stay that was told of an error of the
 // store: enough for that answer to arrive, and no keepalive of an hour can make
@@ -133,12 +142,12 @@ func (s *session) look(p *conn.Pulse, interval time.Duration) {
 	case ping:
 		s.sendPing()
 	}
-	s.impatient(time.Duration(dead)*interval/conn.Looks, interval)
+	s.impatient(time.Duration(dead) * interval / conn.Looks)
 }
 
 // impatient ends a session whose client has been dead for that long.
-func (s *session) impatient(dead, interval time.Duration) {
-	patience := missed * max(interval, time.Duration(s.hello.Keepalive)*time.Millisecond)
+func (s *session) impatient(dead time.Duration) {
+	patience := missed * max(s.node.interval(), time.Duration(s.hello.Keepalive)*time.Millisecond)
 	if dead >= patience {
 		s.end(fmt.Errorf("no sign of life for %v: %w", patience, unix.ETIMEDOUT))
 	}

@@ -185,6 +185,9 @@ func (n *Node) Set(keepalive *time.Duration, workers *uint32, readOnly *bool) er
 		n.keepalive.Store(int64(*keepalive))
 		n.mu.Lock()
 		n.core.cfg.Keepalive = *keepalive
+		for _, s := range n.sessions {
+			s.rouse() // it may sleep for an hour
+		}
 		n.mu.Unlock()
 	}
 	if readOnly != nil {

@@ -25,10 +25,11 @@ type session struct {
 	digest crypt.Digest
 	seat   *Seat // of the core; its fields under Node.mu
 	born   time.Time
-	wake   chan struct{} // a token: look at the seat, or at dead, again
+	wake   chan struct{} // a token: look at the seat, at dead or at the keepalive again
 
-	maxSize, depth uint32 // agreed
-	size           uint64 // bytes offered to it by its WELCOME
+	maxSize, depth uint32        // agreed
+	size           uint64        // bytes offered to it by its WELCOME
+	promised       time.Duration // the keepalive in it
 
 	in      *conn.In // owned by the worker with the reading role, as spare is
 	spare   *request
