@@ -86,6 +86,50 @@ func TestLongErasureStopsWithTheRight(t *testing.T) {
 	}
 }
 
+// TestDeadSessionKeepsNoWorker: who ran a flush of the store goes on with the next
+// one, of others, but not when its own session has ended: that would wait for as long
+// as their flushes overlap.
+func TestDeadSessionKeepsNoWorker(t *testing.T) {
+	m, disk := memDisk(1 << 20)
+	w := newWorld(t, Config{Flags: abi.NodeFlagShared}, disk)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	m.setGate(func(call string, _, _ uint64) error {
+		if call == "flush" {
+			begun <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})
+	a, b := w.client(helloOf(1, 1, abi.PermRW)), w.client(helloOf(2, 1, abi.PermRW))
+	for _, c := range []*client{a, b} {
+		if err := c.send(abi.Header{Cmd: abi.MsgFlush}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if c == a {
+			<-begun
+		}
+	}
+	eventually(t, "the other's waits for the next", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.core.joined.head != nil
+	})
+	_ = a.st.Close()
+	eventually(t, "its end is noticed", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.sessions[0].dead.Load()
+	})
+	goOn <- struct{}{}
+	<-begun
+	eventually(t, "the session is over", func() bool { return len(w.Status().Sessions) == 1 })
+	goOn <- struct{}{}
+	h, _, err := b.reply()
+	if err != nil || h.Errno() != 0 {
+		t.Errorf("FLUSH of the other: %v, %v", h.Errno(), err)
+	}
+}
+
 // TestWaitingClientsAreNotHalfOpen: clients that wait for the fence of an export
 // whose disk is stuck take no place from those of others on the same address.
 func TestWaitingClientsAreNotHalfOpen(t *testing.T) {

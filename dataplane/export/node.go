@@ -51,7 +51,7 @@ type Node struct {
 	saving  sync.Mutex // held while a tenure is made durable; before mu
 	unsaved bool       // under saving: the durable tenure may be another than the core's
 
-	wg sync.WaitGroup // clients after their HELLO; Add under mu
+	wg sync.WaitGroup // clients after their HELLO, and who goes on for them; Add under mu or by one of them
 }
 
 // New opens and locks the store, binds the addresses and listens; nobody is

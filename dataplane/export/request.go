@@ -133,25 +133,39 @@ func (n *Node) proceeds(r *request) bool {
 	return n.core.Proceed(&r.Op)
 }
 
-// run does op, and then whatever has its turn because of that. op may belong to
-// another session of the node.
-func (n *Node) run(op *Op) {
-	for op != nil {
-		if op.Kind == KindSync {
-			n.synced(errnoOf(n.disk.Store.Flush()))
-		} else {
-			r := op.Owner.(*request)
-			s := r.s // r is another's as soon as it is answered
-			if op.Kind == KindRead {
-				_ = n.read(r, true) // with waiting, it is done
-				s.deliver()
-				return // a READ gives nobody a turn
-			}
-			n.end(r, n.change(r))
-			s.deliver()
+// run does op, and then whatever has its turn because of that, which may belong to
+// other sessions. There is no end of it as long as their flushes overlap: when s,
+// whose worker this is, is dead, somebody else goes on. nil: nobody's.
+func (n *Node) run(op *Op, s *session) {
+	for op != nil && n.perform(op) {
+		if op = n.next(); op != nil && s != nil && s.dead.Load() {
+			n.relay(op)
+			return
 		}
-		op = n.next()
 	}
+}
+
+// relay runs op for a worker that must not; its session counts in wg.
+func (n *Node) relay(op *Op) {
+	// Started here. Owns op. Ends when nothing has its turn.
+	n.wg.Go(func() { n.run(op, nil) })
+}
+
+// perform does op and tells whether somebody may have his turn because of that.
+func (n *Node) perform(op *Op) bool {
+	if op.Kind == KindSync {
+		n.synced(errnoOf(n.disk.Store.Flush()))
+		return true
+	}
+	r := op.Owner.(*request)
+	s, reads := r.s, r.Kind == KindRead // r is another's as soon as it is answered
+	if reads {
+		_ = n.read(r, true) // with waiting, it is done
+	} else {
+		n.end(r, n.change(r))
+	}
+	s.deliver()
+	return !reads
 }
 
 // begin files r in its order of arrival and gives what has to be run now: r

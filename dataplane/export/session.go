@@ -102,7 +102,7 @@ func (s *session) serve(w *worker) {
 		if !s.crew.pass() {
 			s.flush() // nobody reads on, so nobody else will
 		}
-		s.node.run(op)
+		s.node.run(op, s)
 		if !s.crew.back(w) {
 			return
 		}
