@@ -111,6 +111,10 @@ func NewCore(cfg *Config, reserve *trans.Reserve, send func(*trans.Trans), now t
 	if saved.Known {
 		c.info = &saved.Shape
 	}
+	if saved.Failed != "" {
+		log.Forget() // it may have been killed before that
+		c.End(abi.StateFailed, unix.EIO, now, saved.Failed)
+	}
 	return c, nil
 }
 
@@ -345,10 +349,23 @@ func (c *Core) Overdue(now time.Time, limit time.Duration) bool {
 	return limit > 0 && !c.down.IsZero() && now.Sub(c.down) >= limit
 }
 
-// Fail ends the node's service for good: state is failed or closed, errno what
-// requests get from now on. The transactions returned are the caller's to
+// Failed tells whether the node has failed: also under an earlier daemon.
+func (c *Core) Failed() bool { return c.state == abi.StateFailed }
+
+// Fail ends the node's service for good: requests get EIO, also from later daemons,
+// until the node is removed. What nobody will write again is forgotten: requests
+// need its memory to be answered. The transactions returned are the caller's to
+// complete. No link may be left.
+func (c *Core) Fail(now time.Time, why string) []*trans.Trans {
+	c.saved.doom(c.page, why)
+	c.log.Forget()
+	return c.End(abi.StateFailed, unix.EIO, now, why)
+}
+
+// End ends the node's service for this daemon: state is failed or closed, errno
+// what requests get from now on. The transactions returned are the caller's to
 // complete.
-func (c *Core) Fail(s abi.State, errno unix.Errno, now time.Time, why string) []*trans.Trans {
+func (c *Core) End(s abi.State, errno unix.Errno, now time.Time, why string) []*trans.Trans {
 	c.set(s, now, why)
 	c.fatal, c.gate, c.sent, c.waiting = errno, gateClosed, 0, 0
 	orphans := make([]*trans.Trans, 0, c.table.Len())

@@ -21,7 +21,10 @@ const (
 )
 
 // errFatal marks an error after which the node has failed for good.
-type errFatal struct{ error }
+type errFatal struct {
+	error
+	here bool // for this daemon only: the host could not make the device
+}
 
 func (e errFatal) Unwrap() error { return e.error }
 
@@ -30,11 +33,8 @@ func (e errFatal) Unwrap() error { return e.error }
 // receiving half.
 func (n *Node) run(ctx context.Context) {
 	defer close(n.done)
-	if info, ok := n.Info(); ok { // of an earlier daemon: its users come back at once
-		if err := n.up(&info); err != nil {
-			n.fail(abi.StateFailed, unix.EIO, err.Error())
-			return
-		}
+	if !n.begin() {
+		return
 	}
 	var retry Retry
 	for ctx.Err() == nil {
@@ -44,21 +44,43 @@ func (n *Node) run(ctx context.Context) {
 			break
 		}
 		if fatal := (errFatal{}); errors.As(err, &fatal) {
-			n.fail(abi.StateFailed, unix.EIO, fatal.Error())
+			n.fail(fatal)
 			return
 		}
 		n.broken(err.Error())
 		if limit := n.overdue(); limit > 0 {
-			n.fail(abi.StateFailed, unix.EIO, fmt.Sprintf("the peer was gone, or answered nothing, for %v (fail-after): %v", limit, err))
+			n.fail(errFatal{error: fmt.Errorf("the peer was gone, or answered nothing, for %v (fail-after): %w", limit, err)})
 			return
 		}
 		n.sleep(ctx, retry.Wait(up, time.Since(began), rand.N[time.Duration]))
 	}
 	if fatal := (errFatal{}); errors.As(context.Cause(ctx), &fatal) {
-		n.fail(abi.StateFailed, unix.EIO, fatal.Error())
+		n.fail(fatal)
 		return
 	}
-	n.fail(abi.StateClosed, unix.ESHUTDOWN, "the node ends: it is removed, or the daemon stops")
+	n.end(func(c *Core, now time.Time) []*trans.Trans {
+		return c.End(abi.StateClosed, unix.ESHUTDOWN, now, ending)
+	})
+}
+
+// begin lets the device of an earlier daemon appear: its users come back at once.
+// false: the node has failed, now or under that daemon.
+func (n *Node) begin() bool {
+	var err error
+	if info, ok := n.Info(); ok {
+		err = n.up(&info)
+	}
+	n.mu.Lock()
+	failed := n.core.Failed()
+	n.mu.Unlock()
+	n.publish()
+	switch {
+	case failed && err != nil:
+		n.env.Log.Error().Err(err).Str("node", n.cfg.Name).Msg("the device of a failed node does not appear")
+	case err != nil:
+		n.fail(errFatal{err, true})
+	}
+	return !failed && err == nil
 }
 
 // once is one connection's life: dial, handshake, serve until it breaks. up
@@ -119,7 +141,7 @@ func (n *Node) attach(l *link, w *abi.Welcome) error {
 	n.mu.Unlock()
 	switch {
 	case fatal:
-		return errFatal{err}
+		return errFatal{error: err}
 	case err != nil:
 		return err
 	}
@@ -142,7 +164,7 @@ func (n *Node) up(info *Info) error {
 		return nil
 	}
 	if err := up(*info); err != nil {
-		return errFatal{err}
+		return errFatal{err, true}
 	}
 	return nil
 }
@@ -188,16 +210,21 @@ func (n *Node) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// fail ends the service and completes what is in flight with errno.
-func (n *Node) fail(s abi.State, errno unix.Errno, why string) {
-	n.mu.Lock()
-	orphans := n.core.Fail(s, errno, time.Now(), why)
-	n.mu.Unlock()
-	n.end(orphans)
+// fail ends the service with EIO.
+func (n *Node) fail(why errFatal) {
+	n.end(func(c *Core, now time.Time) []*trans.Trans {
+		if why.here {
+			return c.End(abi.StateFailed, unix.EIO, now, why.Error())
+		}
+		return c.Fail(now, why.Error())
+	})
 }
 
-// end completes what Fail took out of the table, and tells.
-func (n *Node) end(orphans []*trans.Trans) {
+// end completes what f, Fail or End, took out of the table, and tells.
+func (n *Node) end(f func(c *Core, now time.Time) []*trans.Trans) {
+	n.mu.Lock()
+	orphans := f(n.core, time.Now())
+	n.mu.Unlock()
 	for _, t := range orphans {
 		front := t.Front
 		if t.Drop() {

@@ -67,7 +67,7 @@ type Env struct {
 	Notify func(abi.Event)
 	// Up is called once, by the link's goroutine, when the device's shape is
 	// known: from an earlier daemon, or from the first WELCOME. An error fails
-	// the node with that reason.
+	// the node with that reason, as long as this daemon lives.
 	Up func(Info) error
 	// Grown is called by the link's goroutine, with the link up, whenever a WELCOME
 	// has made the device larger: Info tells the new size. And after the first one
@@ -138,7 +138,7 @@ func New(c Config, env Env) (*Node, error) {
 func (n *Node) Start() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cancel != nil || n.core.fatal != 0 {
+	if n.cancel != nil || n.core.state == abi.StateClosed {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -159,16 +159,18 @@ func (n *Node) Stop() { n.leave(errStop) }
 // errStop is why a node that was stopped ends.
 var errStop = errors.New("the daemon stops")
 
+// ending is what is told of both.
+const ending = "the node ends: it is removed, or the daemon stops"
+
 // leave ends the node because of cause, nil: for good.
 func (n *Node) leave(cause error) {
-	n.mu.Lock()
-	cancel := n.cancel
-	var orphans []*trans.Trans
-	if cancel == nil && n.core.fatal == 0 {
-		orphans = n.core.Fail(abi.StateClosed, unix.ESHUTDOWN, time.Now(), "the node ends: it is removed, or the daemon stops")
-	}
-	n.mu.Unlock()
-	n.end(orphans)
+	var cancel context.CancelCauseFunc
+	n.end(func(c *Core, now time.Time) []*trans.Trans {
+		if cancel = n.cancel; cancel != nil || c.state == abi.StateClosed {
+			return nil
+		}
+		return c.End(abi.StateClosed, unix.ESHUTDOWN, now, ending)
+	})
 	if cancel != nil {
 		cancel(cause)
 		<-n.done
@@ -185,14 +187,14 @@ func (n *Node) Steal() {
 }
 
 // Fail ends the service of a started node for good, as if the export had broken
-// its promise: every request gets EIO until the node is closed. It does not
+// its promise: every request gets EIO until the node is removed. It does not
 // wait; the first reason given counts.
 func (n *Node) Fail(why error) {
 	n.mu.Lock()
 	cancel := n.cancel
 	n.mu.Unlock()
 	if cancel != nil {
-		cancel(errFatal{why})
+		cancel(errFatal{error: why})
 	}
 }
 

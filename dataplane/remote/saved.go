@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,13 +17,15 @@ const SavedSize = 4096
 const savedMagic = 0x4453_5453_4156_4533 // "DSTSAVE3"
 
 // Offsets in the page: magic, the word that says which of two slots holds, the
-// dirty mark, and the slots.
+// dirty mark, the slots, and why the node has failed.
 const (
-	offMagic = 0
-	offTurn  = 8
-	offDirty = 16
-	offSlot  = 64
-	slotSize = 256 // the last 4 bytes are a checksum of the others
+	offMagic  = 0
+	offTurn   = 8
+	offDirty  = 16
+	offSlot   = 64
+	slotSize  = 256  // the last 4 bytes are a checksum of the others
+	offFailed = 1024 // length of the text, its checksum, the text; all 0: it has not
+	failedMax = 1024
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -47,6 +50,7 @@ type Saved struct {
 	Verifier abi.Verifier
 	Era      uint32 // counts the verifiers that were seen
 	Shape    Info   // of the device, as its users know it
+	Failed   string // why the node has failed for good, "": it has not; see doom
 }
 
 // load reads the page; a page of zeroes is a new attachment. dirty is the dirty
@@ -59,7 +63,7 @@ func load(page []byte) (s Saved, dirty byte, err error) {
 	}
 	b := page[offSlot+slotSize*int(ne.Uint64(page[offTurn:])&1):][:slotSize]
 	if magic != savedMagic || ne.Uint32(b[slotSize-4:]) != crc32.Checksum(b[:slotSize-4], castagnoli) {
-		return Saved{}, 0, fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
+		return Saved{}, 0, errDamaged
 	}
 	copy(s.ClientID[:], b)
 	s.Epoch = ne.Uint64(b[16:])
@@ -70,7 +74,25 @@ func load(page []byte) (s Saved, dirty byte, err error) {
 	s.Era = ne.Uint32(b[112:])
 	s.Shape = Info{Size: ne.Uint64(b[80:]), BlockMin: ne.Uint32(b[88:]), BlockPref: ne.Uint32(b[92:]), MaxSize: ne.Uint32(b[96:]),
 		ReadOnly: b[100] != 0, Features: ne.Uint64(b[104:])}
+	if word := ne.Uint64(page[offFailed:]); word != 0 {
+		text := page[offFailed+8:][:min(uint32(word), failedMax)]
+		if uint32(word>>32) != crc32.Checksum(text, castagnoli) {
+			return Saved{}, 0, errDamaged
+		}
+		s.Failed = string(text)
+	}
 	return s, page[offDirty], nil
+}
+
+var errDamaged = fmt.Errorf("the remembered state of the node is damaged: remove the node and add it again: %w", unix.EUCLEAN)
+
+// doom remembers that the node has failed for good, and why. Only who erases the page
+// takes that back.
+func (s *Saved) doom(page []byte, why string) {
+	s.Failed = strings.ToValidUTF8(why[:min(len(why), failedMax)], "")
+	n := copy(page[offFailed+8:], s.Failed)
+	word := uint64(crc32.Checksum([]byte(s.Failed), castagnoli))<<32 | uint64(n)
+	binary.NativeEndian.PutUint64(page[offFailed:], word)
 }
 
 // store writes s into the slot that does not hold and then turns: a daemon

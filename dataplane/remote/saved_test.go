@@ -16,12 +16,25 @@ import (
 // TestDamagedPage: a page with a wrong bit is refused, or the bit says nothing;
 // a size of block of 0 would end the daemon.
 func TestDamagedPage(t *testing.T) {
+	for _, why := range []string{"", "the peer now exports another store", strings.Repeat("ü", failedMax)} {
+		damage(t, why)
+	}
+}
+
+// damage is TestDamagedPage for a node that has failed because of why, "": that lives.
+func damage(t *testing.T, why string) {
 	page := make([]byte, SavedSize)
 	s := Saved{ClientID: abi.ID{1}, Epoch: 7, Known: true, StoreID: abi.ID{2}, Tenure: abi.ID{3}, Verifier: abi.Verifier{4}, Era: 5,
 		Shape: Info{Size: 1 << 20, BlockMin: 512, BlockPref: 4096, MaxSize: 1 << 20, Features: 3}}
 	for range 3 {
 		s.Epoch++
 		s.store(page)
+	}
+	if why != "" {
+		s.doom(page, why)
+	}
+	if s.Failed != why[:min(len(why), failedMax)] {
+		t.Errorf("%q became %q", why, s.Failed)
 	}
 	refused := 0
 	for bit := range 8 * SavedSize {
@@ -37,7 +50,7 @@ func TestDamagedPage(t *testing.T) {
 		}
 		page[bit/8] ^= 1 << (bit % 8)
 	}
-	if refused < 8*slotSize {
+	if refused < 8*(slotSize+len(s.Failed)) {
 		t.Errorf("only %d bits are looked after", refused)
 	}
 }

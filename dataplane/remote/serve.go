@@ -117,7 +117,7 @@ func (f *farewell) Sent(*conn.Frame, error) { close(f.sent) }
 
 // leave closes the link because the node ends, removed or with its daemon.
 func (l *link) leave() {
-	l.abort(fmt.Errorf("the node ends: it is removed, or the daemon stops: %w", unix.ESHUTDOWN))
+	l.abort(fmt.Errorf("%s: %w", ending, unix.ESHUTDOWN))
 }
 
 // part closes the link because the node ends: with a BYE, unless the next daemon

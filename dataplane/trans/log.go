@@ -200,14 +200,22 @@ func (l *Log) Append(k Kind, off uint64, length uint32, data []byte, era uint32)
 // Trim forgets what a flush has made durable: records up to seq mark, of the
 // present era. It stops at one of an older era, which was not durable then.
 func (l *Log) Trim(mark uint64, era uint32) {
-	from := l.head
-	to := from
+	to := l.head
 	for to < min(mark, l.tail) {
 		if r := l.record(to + 1); r.era() != era && r.kind() != KindCut {
 			break
 		}
 		to++
 	}
+	l.drop(to)
+}
+
+// Forget forgets everything: nobody will ask for it.
+func (l *Log) Forget() { l.drop(l.tail) }
+
+// drop ends the records up to to, which is not before the oldest.
+func (l *Log) drop(to uint64) {
+	from := l.head
 	if to == from {
 		return
 	}

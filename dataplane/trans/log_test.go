@@ -193,6 +193,10 @@ func TestLogTrimStopsAtWhatIsStale(t *testing.T) {
 	if l.Len() != 1 {
 		t.Errorf("%d records", l.Len())
 	}
+	l.Forget()
+	if l.Len() != 0 || l.Bytes() != 0 || h.inUse() != 0 {
+		t.Errorf("%d records, %d bytes, %d pages after everything was forgotten", l.Len(), l.Bytes(), h.inUse())
+	}
 }
 
 // TestLogIsFull: no more records than there are, counting those promised.

@@ -83,7 +83,12 @@ func (d *device) start() {
 	}
 	harmRemote(c.core, c.log, d.w.harm)
 	d.proc = c
-	c.dial()
+	if c.core.Failed() != d.failed {
+		d.w.blame("a device that has failed for good serves again, or one fails that has not")
+	}
+	if !d.failed {
+		c.dial()
+	}
 }
 
 func (c *client) now() time.Time { return epoch.Add(c.w.now + c.skew) }
@@ -151,10 +156,10 @@ func (c *client) Complete(t *trans.Trans) {
 func (c *client) Flush() {}
 
 // fail ends the device's service for good.
-func (c *client) fail(s abi.State, why string) {
+func (c *client) fail(why string) {
 	c.w.trace("client %x: failed: %s", c.dev.id[:2], why)
 	c.dev.failed = true
-	for _, t := range c.core.Fail(s, unix.EIO, c.now(), why) {
+	for _, t := range c.core.Fail(c.now(), why) {
 		t.Drop()
 	}
 	c.room()

@@ -169,7 +169,7 @@ func (l *link) greeted(h *abi.Header, attrs []byte) error {
 	fatal, err := c.core.Welcome(&w)
 	if fatal {
 		l.shut()
-		c.fail(abi.StateFailed, err.Error())
+		c.fail(err.Error())
 		return nil
 	}
 	if err != nil {
@@ -285,7 +285,7 @@ func (l *link) broken(err error) {
 	l.shut()
 	c.core.Broken(c.now(), err.Error())
 	if limit := w.plan.set.failAfter; c.core.Overdue(c.now(), limit) {
-		c.fail(abi.StateFailed, "the peer was gone for too long")
+		c.fail("the peer was gone for too long")
 		return
 	}
 	c.core.Pause(c.now())
