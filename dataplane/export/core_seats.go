@@ -165,8 +165,8 @@ func (c *Core) Poll(s *Seat, now time.Time) (v Verdict, r *abi.Refuse, at time.T
 		}
 		if o.phase == seatOpen && (o.ID == s.ID || o.Perm&abi.PermWrite != 0) {
 			c.fence(o, fmt.Errorf("a newer connection took the place: %w", unix.ESTALE))
-			if o.ID != s.ID {
-				c.absent = abi.ID{}
+			if o.ID != s.ID && c.absent == o.ID {
+				s.awaited, s.answer = c.absences, now // it need not wait for it again
 			}
 		}
 		if o.phase != seatGone && o.running > 0 && v == Granted {
