@@ -55,7 +55,7 @@ func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 // back that was lent and is not needed, and flushes what is old. Started by
 // serve; owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
-	interval := l.interval()
+	interval, own := l.interval()
 	tick := time.NewTicker(interval / conn.Looks)
 	defer tick.Stop()
 	age := time.NewTicker(l.node.logTick())
@@ -73,9 +73,10 @@ func (l *link) keep(done <-chan struct{}) {
 			continue
 		case <-tick.C:
 		}
-		if d := l.interval(); d != interval {
-			interval = d
-			tick.Reset(d / conn.Looks)
+		last := interval
+		if interval, own = l.interval(); interval != last {
+			tick.Reset(interval / conn.Looks)
+			p.Silent = 0 // it was counted in other looks
 		}
 		if p.Look(l.out.Progress(), l.in.Frames()) {
 			l.beat()
@@ -83,7 +84,7 @@ func (l *link) keep(done <-chan struct{}) {
 		if look%conn.Looks == 0 {
 			l.node.cfg.Memory.Arena.Trim()
 		}
-		patience := conn.Looks * max(missedMax, int(missedMax*l.peerKA/interval))
+		patience := int(conn.Looks * missedMax * max(own, l.peerKA) / interval)
 		l.node.quiet.Store(p.Silent >= patience/2) // one interval is as it should be
 		switch {
 		case p.Silent >= patience:
@@ -120,10 +121,13 @@ func (n *Node) logTick() time.Duration {
 	return max(min(n.knobs.logAge/2, time.Second), 10*time.Millisecond)
 }
 
-func (l *link) interval() time.Duration {
+// interval is how often the peer has to hear of this end, which is as often as
+// this link's HELLO promised; and own how often this end wants to hear of it.
+func (l *link) interval() (interval, own time.Duration) {
 	l.node.mu.Lock()
 	defer l.node.mu.Unlock()
-	return l.node.knobs.keepalive
+	own = l.node.knobs.keepalive
+	return min(own, l.promised), own
 }
 
 // late reports whether a request is on its way for longer than request-timeout.

@@ -102,7 +102,7 @@ func (n *Node) once(ctx context.Context, peer abi.Addr) (up bool, err error) {
 	}
 	var hello abi.Hello
 	n.step(func(c *Core, now time.Time) { hello = c.Connected(now) })
-	hello.Digest = l.digest.Name()
+	hello.Digest, l.promised = l.digest.Name(), time.Duration(hello.Keepalive)*time.Millisecond
 	welcome, err := l.greet(&hello)
 	if err != nil {
 		l.out.Close()

@@ -22,19 +22,20 @@ const inBuffer = 256 << 10
 
 // link is one connection to an export, from the dialled socket to its end.
 type link struct {
-	node   *Node
-	stream conn.Stream  // as dialled: for deadlines, and to close
-	wire   conn.Stream  // what is spoken on: stream, or secure
-	key    *crypt.Key   // nil: all is in clear
-	secure *conn.Secure // the channel made with key
-	buf    []byte
-	in     *conn.In
-	out    *conn.Out
-	digest crypt.Digest
-	limit  uint32 // data bytes of a frame at most
-	peerKA time.Duration
-	head   [abi.HeaderSize + abi.DigestMax]byte
-	heard  bool // the export has said something
+	node     *Node
+	stream   conn.Stream  // as dialled: for deadlines, and to close
+	wire     conn.Stream  // what is spoken on: stream, or secure
+	key      *crypt.Key   // nil: all is in clear
+	secure   *conn.Secure // the channel made with key
+	buf      []byte
+	in       *conn.In
+	out      *conn.Out
+	digest   crypt.Digest
+	limit    uint32 // data bytes of a frame at most
+	peerKA   time.Duration
+	promised time.Duration // our keepalive in HELLO
+	head     [abi.HeaderSize + abi.DigestMax]byte
+	heard    bool // the export has said something
 
 	front trans.Front // owed a Flush
 	ping  control
