@@ -206,7 +206,7 @@ func (r *remoteNode) remove(force bool) error {
 	} else if err := r.plane.leftover(&r.conf, r.page).release(force); err != nil {
 		return abi.Blame(abi.AttrNodeName, err)
 	}
-	r.end()
+	r.end((*remote.Node).Close)
 	if left := r.plane.leftover(&r.conf, r.page); left != nil { // it came up meanwhile
 		if err := left.release(true); err != nil {
 			r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Str("device", left.path).Msg("kernel device stays behind")
@@ -218,16 +218,17 @@ func (r *remoteNode) remove(force bool) error {
 }
 
 // stop ends service for this daemon. Clients of a socket see their connection
-// end and no error; a kernel device waits for the next daemon.
+// end and no error; a kernel device waits for the next daemon, and so does the
+// place at the export.
 func (r *remoteNode) stop() {
-	r.end()
+	r.end((*remote.Node).Stop)
 	_ = unix.Munmap(r.page)
 	r.ring.wipe()
 }
 
 // end ends the front's and the link's service: the link gives every transaction
-// back, which the front waits for.
-func (r *remoteNode) end() {
+// back, which the front waits for. leave is how the link ends.
+func (r *remoteNode) end(leave func(*remote.Node)) {
 	if r.link != nil {
 		r.ending.Store(true)
 		close(r.quit)
@@ -239,7 +240,7 @@ func (r *remoteNode) end() {
 			}
 			(*f).Hangup()
 		}
-		r.link.Close()
+		leave(r.link)
 		if f := r.front.Load(); f != nil {
 			(*f).Close()
 		}
