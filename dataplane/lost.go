@@ -26,6 +26,7 @@ func (l *lostNode) set(*abi.Node) error        { return l.refuse() }
 func (l *lostNode) crypto(*cryptoChange) error { return l.refuse() }
 
 func (l *lostNode) rule(abi.Rule, bool) error { return l.refuse() }
+func (l *lostNode) launch()                   {}
 func (l *lostNode) stop()                     {}
 func (l *lostNode) stats() *abi.Counters      { return new(abi.Counters) }
 

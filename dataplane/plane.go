@@ -29,7 +29,8 @@ type Config struct {
 // node is what the Plane knows of a node, remote or export. A node's methods
 // are called with its place held, see Plane.hold.
 type node interface {
-	start() error
+	start() error // checked and made, but of a remote nothing goes on before launch
+	launch()      // a started remote may connect now; more than once is no error
 	set(*abi.Node) error
 	crypto(*cryptoChange) error
 	rule(abi.Rule, bool) error // add or remove
@@ -241,11 +242,15 @@ func (p *Plane) DelRule(name string, r abi.Rule) error {
 	return p.change(name, abi.EventKindChange, func(at *place) error { return at.node.rule(r, false) })
 }
 
-// change does f to the node and, if it was done, remembers and tells it.
+// change does f to the node and, if it was done, remembers and tells it. What is
+// started goes on after that: nobody hears of its life before its start.
 func (p *Plane) change(name string, kind abi.EventKind, f func(at *place) error) error {
 	return p.hold(name, func(at *place) error {
 		if err := f(at); err != nil {
 			return err
+		}
+		if kind == abi.EventKindStart {
+			defer at.node.launch()
 		}
 		if err := p.run.save(at.node.config()); err != nil {
 			return fmt.Errorf("it is done, but the next daemon will not know of it: %w", err)
@@ -332,10 +337,12 @@ func (p *Plane) Restore() {
 		p.mu.Lock()
 		p.places[n.Name] = &place{node: made}
 		p.mu.Unlock()
+		made.launch()
 	}
 }
 
-// remake makes a remembered node as it was, wholly or not at all.
+// remake makes a remembered node as it was, wholly or not at all; launch is the
+// caller's.
 func (p *Plane) remake(n *abi.Node, started bool) (node, error) {
 	made, err := p.make(n)
 	if err != nil {

@@ -151,8 +151,14 @@ func (r *remoteNode) start() error {
 	}
 	r.memory = memory
 	r.link.SetThreads(int(k.threads))
-	r.link.Start()
 	return nil
+}
+
+// launch lets a started node connect.
+func (r *remoteNode) launch() {
+	if r.link != nil {
+		r.link.Start()
+	}
 }
 
 // steal starts it if need be, to take the place from whoever has it.
@@ -322,7 +328,9 @@ func (r *remoteNode) get() *abi.Node {
 		r.ring.describe(n, r.digest)
 		return n
 	}
-	n.Status = r.link.Status()
+	if n.Status = r.link.Status(); n.Status.State == abi.StateConfigured { // it is about to
+		n.Status.State = abi.StateConnecting
+	}
 	n.Status.Keys = r.ring.shown()
 	if i, ok := r.link.Info(); ok {
 		n.Size = i.Size
