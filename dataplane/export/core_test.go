@@ -158,7 +158,7 @@ func TestSeatsAreBounded(t *testing.T) {
 // place, and others to their seats.
 func TestReadersKeepNobodyOut(t *testing.T) {
 	c := testCore(nil)
-	holder := settled(t, c, 1, 1, abi.PermRW)
+	settled(t, c, 1, 1, abi.PermRW)
 	reader := func(i int, epoch uint64) (*Seat, *abi.Refuse) {
 		h := helloOf(9, epoch, abi.PermRead)
 		h.ClientID[5], h.ClientID[6] = byte(i>>8), byte(i)
@@ -168,8 +168,8 @@ func TestReadersKeepNobodyOut(t *testing.T) {
 		s, _ := reader(i, 1)
 		wantVerdict(t, c, s, epoch0, Granted)
 	}
-	holder = settled(t, c, 1, 2, abi.PermRW) // its link broke, unnoticed here
-	c.Leave(holder)                          // or not
+	holder := settled(t, c, 1, 2, abi.PermRW) // its link broke, unnoticed here
+	c.Leave(holder)                           // or not
 	late, r := reader(maxSeats, 1)
 	if r != nil {
 		t.Fatal(r)
