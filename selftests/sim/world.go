@@ -274,6 +274,10 @@ func (w *world) failed(d *device, why string) {
 		w.after(10*time.Millisecond, func() {
 			if d.proc != nil {
 				d.proc.kill(false)
+				d.start() // the next daemon knows of it
+			}
+			if d.proc != nil {
+				d.proc.kill(false)
 			}
 			w.replace(d)
 		})
