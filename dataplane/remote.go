@@ -203,13 +203,10 @@ func (r *remoteNode) hindered(err error) {
 	r.trouble.Store(&err)
 }
 
-// remove ends the node and its device. EBUSY, naming who has it, unless force.
+// remove ends the node and its device. Unless force, EBUSY, naming who has it or
+// what would be lost.
 func (r *remoteNode) remove(force bool) error {
-	if f := r.front.Load(); f != nil {
-		if err := (*f).release(force); err != nil {
-			return abi.Blame(abi.AttrNodeName, err)
-		}
-	} else if err := r.plane.leftover(&r.conf, r.page).release(force); err != nil {
+	if err := r.release(force); err != nil {
 		return abi.Blame(abi.AttrNodeName, err)
 	}
 	r.end((*remote.Node).Close)
@@ -220,6 +217,25 @@ func (r *remoteNode) remove(force bool) error {
 	}
 	_ = unix.Munmap(r.page)
 	r.ring.wipe()
+	return nil
+}
+
+// release frees the device; without force nobody has it, and all is durable.
+func (r *remoteNode) release(force bool) error {
+	f := r.front.Load()
+	if f != nil {
+		if err := (*f).release(force); err != nil {
+			return err
+		}
+	}
+	if !force { // the kernel's device was flushed, through its cache
+		if err := r.durable(); err != nil {
+			return err
+		}
+	}
+	if f == nil {
+		return r.plane.leftover(&r.conf, r.page).release(force)
+	}
 	return nil
 }
 

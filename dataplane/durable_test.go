@@ -1,0 +1,77 @@
+package dataplane
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dst/abi"
+)
+
+// written has a client write to disk0 and leave without a flush.
+func (w *world) written(p *Plane) {
+	w.t.Helper()
+	c := dialNBD(w.t, w.path("disk0.sock"))
+	ok(w.t, c.write(0, bytes.Repeat([]byte{'x'}, 4096)))
+	c.Close()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		n, err := p.Get("disk0")
+		ok(w.t, err)
+		if len(n.Status.Users) == 0 {
+			if n.Status.Unflushed == 0 {
+				w.t.Fatal("there is nothing to lose")
+			}
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatal("the client does not leave")
+		}
+	}
+}
+
+// TestDelKeepsWhatIsNotDurable: what was acknowledged and the peer may have lost
+// goes with the log: del refuses that unless forced.
+func TestDelKeepsWhatIsNotDurable(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	defer p.Close()
+	at := w.pair(p)
+	w.written(p)
+	ok(t, p.Del("vol0", true)) // the peer's host is gone, and what it had in memory
+	r := p.places["disk0"].node.(*remoteNode)
+	for r.established() {
+		<-w.changed
+	}
+	var f *abi.Fault
+	if err := p.Del("disk0", false); !errors.Is(err, unix.EBUSY) || !errors.As(err, &f) || f.Attr != abi.AttrNodeName ||
+		!strings.Contains(err.Error(), "1 changes (4096 bytes) are not durable") {
+		t.Fatalf("del of what only this host has: %v", err)
+	}
+	ok(t, p.AddExport(&abi.Node{Name: "vol0", Device: w.path("vol0.img"), Addrs: []abi.Addr{at}}))
+	ok(t, p.AddRule("vol0", loopback))
+	ok(t, p.Start("vol0"))
+	w.await(p, "disk0", abi.StateEstablished)
+	ok(t, p.Del("disk0", false)) // which flushes
+	ok(t, p.Del("vol0", false))
+	w.pair(p)
+	w.written(p)
+	ok(t, p.Del("vol0", true))
+	ok(t, p.Del("disk0", true))
+}
+
+// TestDelOfAFailedNode: what a node that has failed can not save holds nobody up.
+func TestDelOfAFailedNode(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	defer p.Close()
+	w.pair(p)
+	w.written(p)
+	r := p.places["disk0"].node.(*remoteNode)
+	r.link.Fail(unix.EIO)
+	w.await(p, "disk0", abi.StateFailed)
+	ok(t, p.Del("disk0", false))
+}
