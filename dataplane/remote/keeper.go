@@ -55,7 +55,7 @@ func (c *control) Sent(*conn.Frame, error) { c.busy.Store(false) }
 // back that was lent and is not needed, and flushes what is old. Started by
 // serve; owns the ping frame; ends when done is closed.
 func (l *link) keep(done <-chan struct{}) {
-	interval, own := l.interval()
+	interval, _ := l.interval()
 	tick := time.NewTicker(interval / conn.Looks)
 	defer tick.Stop()
 	age := time.NewTicker(l.node.logTick())
@@ -73,9 +73,10 @@ func (l *link) keep(done <-chan struct{}) {
 			continue
 		case <-tick.C:
 		}
-		last := interval
-		if interval, own = l.interval(); interval != last {
-			tick.Reset(interval / conn.Looks)
+		d, own := l.interval()
+		if d != interval {
+			interval = d
+			tick.Reset(d / conn.Looks)
 			p.Silent = 0 // it was counted in other looks
 		}
 		if p.Look(l.out.Progress(), l.in.Frames()) {
