@@ -21,6 +21,7 @@ type request struct {
 	name   string // "" = all
 	node   abi.Node
 	rule   abi.Rule
+	permAt int // the word that is the rule's permission; 0 = none
 	crypto abi.Crypto
 	force  bool
 	file   string // key gen

@@ -141,7 +141,7 @@ func putWho(p *parser, a *arg, s string) (err error) {
 
 func putPerm(perm abi.Perm) putter {
 	return func(p *parser, a *arg, s string) error {
-		p.req.rule.Perm = perm
+		p.req.rule.Perm, p.req.permAt = perm, p.last
 		return nil
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -129,13 +130,19 @@ func TestRulesAndCrypto(t *testing.T) {
 		}
 	}
 	d := exampleNodes()
-	for _, command := range []string{"security del vol0 any", "security delete vol0 any rw", "del disk0 force", "delete vol0"} {
+	for _, command := range []string{"security del vol0 any", "security delete vol0 any deny", "del disk0 force", "delete vol0"} {
 		if got := dstctl(t, d, command); got != (result{}) {
 			t.Errorf("%q: %+v", command, got)
 		}
 	}
-	if got := strings.Join(d.calls, ","); got != "security-del vol0,security-del vol0,del disk0,force,del vol0" {
+	if got := strings.Join(d.calls, ","); got != "security-del vol0,security-get vol0,security-del vol0,del disk0,force,del vol0" {
 		t.Error(got)
+	}
+	// What it says has to be what the rule gives.
+	d = exampleNodes()
+	want := "Error: the rule says deny: leave the word out to remove it whatever it says.\n  dstctl security del vol0 any rw\n                               ^~\n"
+	if got := dstctl(t, d, "security del vol0 any rw"); got != (result{exitRefused, "", want}) || slices.Contains(d.calls, "security-del vol0") {
+		t.Errorf("%+v, %v", got, d.calls)
 	}
 }
 

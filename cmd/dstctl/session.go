@@ -128,6 +128,24 @@ func runAddRule(s *session, r *request) error {
 	return s.ask(func(ctx context.Context, d api) error { return d.AddRule(ctx, r.name, r.rule) })
 }
 
+// runDelRule removes a rule; with a permission only if that is what it gives.
 func runDelRule(s *session, r *request) error {
-	return s.ask(func(ctx context.Context, d api) error { return d.DelRule(ctx, r.name, r.rule) })
+	return s.ask(func(ctx context.Context, d api) error {
+		if r.permAt == 0 {
+			return d.DelRule(ctx, r.name, r.rule)
+		}
+		nodes, err := d.Rules(ctx, r.name)
+		if err != nil {
+			return err
+		}
+		for _, node := range nodes {
+			for _, have := range node.Rules {
+				if have.Who() == r.rule.Who() && have.Key == r.rule.Key && have.Perm != r.rule.Perm {
+					return &fault{code: exitRefused, line: r.line, at: r.permAt,
+						text: fmt.Sprintf("the rule says %s: leave the word out to remove it whatever it says", have.Perm)}
+				}
+			}
+		}
+		return d.DelRule(ctx, r.name, r.rule)
+	})
 }

@@ -136,6 +136,11 @@ func whyExport(n *abi.Node) string {
 			return fmt.Sprintf("%s has lost its place and its last requests are with the disk: whoever comes next waits for them.", s.Peer)
 		}
 	}
+	for _, s := range st.Sessions {
+		if s.Perm == 0 {
+			return fmt.Sprintf("%s waits to be let in: whoever had the read-write place before is asked, or awaited, first; start NAME steal there does not wait.", s.Peer)
+		}
+	}
 	if st.InFlight == 0 {
 		return "No request waits here."
 	}

@@ -40,6 +40,10 @@ func TestWhyOfOthers(t *testing.T) {
 			t.Errorf("%s: %+v", command, got)
 		}
 	}
+	d.nodes["vol0"].Status.Sessions = []abi.Session{{}}
+	if got := dstctl(t, d, "node why vol0"); !strings.Contains(got.out, "waits to be let in") {
+		t.Errorf("%+v", got)
+	}
 	d.nodes["vol0"].Status.Sessions = nil
 	if got := dstctl(t, d, "node why vol0"); !strings.Contains(got.out, "3 requests are unanswered, the oldest for 12ms: it is with the disk, /srv/vol0.img.") {
 		t.Errorf("%+v", got)

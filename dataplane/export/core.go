@@ -172,7 +172,7 @@ func (c *Core) Permit(s *Seat, perm abi.Perm) {
 		c.act(Wake, s, nil)
 	case s.phase != seatOpen:
 	case perm&abi.PermRead == 0:
-		c.fence(s, fmt.Errorf("export %s: the security rules do not allow it any more: %w", c.cfg.Name, unix.EACCES))
+		c.fence(s, fmt.Errorf("export %s: its rules or keys do not allow this client any more: %w", c.cfg.Name, unix.EACCES))
 		c.absent = abi.ID{}
 	default:
 		s.Perm &= perm

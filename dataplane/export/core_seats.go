@@ -20,6 +20,10 @@ const (
 	// others, at least: a client dials again within a second and a quarter, for
 	// up to a second.
 	absence = 3 * time.Second
+
+	// patienceMost is the longest that anybody waits for a holder to show that it
+	// lives, or to come back, however long the keepalive is.
+	patienceMost = time.Minute
 )
 
 // Seat is one client of an export: from its HELLO to the end of its last
@@ -194,11 +198,14 @@ func (c *Core) blocks(o, s *Seat, perm abi.Perm) bool {
 // silent tells whether the holder o did not answer in time; at first it asks.
 func (c *Core) silent(o, s *Seat, now time.Time) bool {
 	if s.asked != o {
-		s.asked, s.answer = o, now.Add(askRounds*c.cfg.Keepalive)
+		s.asked, s.answer = o, now.Add(c.patience())
 		c.act(Ask, o, nil)
 	}
 	return !now.Before(s.answer)
 }
+
+// patience is how long a holder has to show that it lives.
+func (c *Core) patience() time.Duration { return min(askRounds*c.cfg.Keepalive, patienceMost) }
 
 // awaits tells whether s has to wait for a holder that has only lost its link, or
 // whose export was restarted. Without that every such moment would be a race
@@ -208,7 +215,7 @@ func (c *Core) awaits(s *Seat, now time.Time) bool {
 		return false
 	}
 	if s.awaited != c.absences {
-		s.awaited, s.answer = c.absences, now.Add(max(askRounds*c.cfg.Keepalive, absence))
+		s.awaited, s.answer = c.absences, now.Add(max(c.patience(), absence))
 	}
 	return now.Before(s.answer)
 }

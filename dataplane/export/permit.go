@@ -68,7 +68,7 @@ func (n *Node) agrees(keyed bool) error {
 			switch {
 			case o == n || !served || other == keyed:
 			case keyed:
-				return fmt.Errorf("export %s is served without a key at the same address %v: give it one too before both are started, or let them listen on addresses of their own: %w",
+				return fmt.Errorf("export %s is served without a key at the same address %v: give it one too before both are started (remove one of them and add it again), or let them listen on addresses of their own: %w",
 					o.cfg.Name, at.listener.Addr(), unix.EINVAL)
 			default:
 				return fmt.Errorf("export %s at the same address %v is served with keys only: give this one a key too, or let them listen on addresses of their own: %w",

@@ -61,6 +61,11 @@ func (rs rules) without(r abi.Rule) (rest rules, ok bool) {
 	return rest, len(rest) < len(rs)
 }
 
+// allowAnybody tells whether there is a rule that does not deny.
+func (rs rules) allowAnybody() bool {
+	return slices.ContainsFunc(rs, func(r abi.Rule) bool { return r.Perm != 0 })
+}
+
 // allow is what c may do: the narrowest rule that names it decides, among
 // equally narrow ones the last; none means nothing.
 func (rs rules) allow(c caller) (perm abi.Perm) {

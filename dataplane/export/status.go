@@ -90,6 +90,9 @@ func (n *Node) Status() *abi.Status {
 	if n.readOnly {
 		st.Perm = abi.PermRead
 	}
+	if n.state == abi.StateServing && !n.rules.allowAnybody() {
+		st.Warnings = append(st.Warnings, "no rule allows anybody anything: nobody can use this export, see dstctl security add")
+	}
 	if idle := n.rules.idle(n.Addrs()); idle != "" {
 		st.Warnings = append(st.Warnings, idle)
 	}

@@ -180,7 +180,7 @@ func lockFile(fd int, path string, shared bool) error {
 	}
 	err := retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s is locked by somebody else, perhaps another export: stop that first: %w", path, unix.EBUSY)
+		return fmt.Errorf("%s is locked, by another export (see dstctl export show) or another program: stop that first: %w", path, unix.EBUSY)
 	}
 	return err
 }
