@@ -56,22 +56,36 @@ func TestDelKeepsWhatIsNotDurable(t *testing.T) {
 	ok(t, p.Start("vol0"))
 	w.await(p, "disk0", abi.StateEstablished)
 	ok(t, p.Del("disk0", false)) // which flushes
-	ok(t, p.Del("vol0", false))
+	ok(t, p.Del("vol0", true)) // its client may be on its way out
 	w.pair(p)
 	w.written(p)
 	ok(t, p.Del("vol0", true))
 	ok(t, p.Del("disk0", true))
 }
 
-// TestDelOfAFailedNode: what a node that has failed can not save holds nobody up.
+// TestDelOfAFailedNode: what a node that has failed can not save holds nobody up,
+// and it has failed for the next daemon, too.
 func TestDelOfAFailedNode(t *testing.T) {
 	w := newWorld(t)
 	p := w.plane()
-	defer p.Close()
 	w.pair(p)
 	w.written(p)
 	r := p.places["disk0"].node.(*remoteNode)
 	r.link.Fail(unix.EIO)
 	w.await(p, "disk0", abi.StateFailed)
-	ok(t, p.Del("disk0", false))
+	p.Close()
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	w.await(p, "disk0", abi.StateFailed)
+	c := dialNBD(t, w.path("disk0.sock"))
+	if _, err := c.read(0, 512); !errors.Is(err, unix.EIO) {
+		t.Errorf("a read of what has failed: %v", err)
+	}
+	c.Close()
+	for end := time.Now().Add(20 * time.Second); p.Del("disk0", false) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the client does not leave")
+		}
+	}
 }

@@ -13,11 +13,12 @@ import (
 
 // exportNode is an export under its name.
 type exportNode struct {
-	conf    abi.Node
-	node    *export.Node
-	digest  crypt.Digest // without keys
-	ring    *keyring
-	started bool
+	conf     abi.Node
+	node     *export.Node
+	digest   crypt.Digest // without keys
+	ring     *keyring
+	writable bool // the store was opened for writing
+	started  bool
 }
 
 // exportFlags are the flags that an export knows.
@@ -39,8 +40,11 @@ func (p *Plane) newExport(n *abi.Node) (node, error) {
 		return nil, err
 	}
 	k := knobsOf(n)
+	// Remembered with a mask it is read-only by set, which can be taken back.
+	flags := e.conf.Flags &^ (n.Mask & abi.NodeFlagReadOnly)
+	e.conf.Mask, e.writable = 0, flags&abi.NodeFlagReadOnly == 0
 	e.node, err = export.New(export.Config{
-		Name: n.Name, Device: n.Device, Listen: n.Addrs, Size: n.Size, Flags: e.conf.Flags,
+		Name: n.Name, Device: n.Device, Listen: n.Addrs, Size: n.Size, Flags: flags,
 		MaxPages: k.maxPages, Depth: k.depth, Workers: k.workers, Arena: k.arena,
 		Keepalive: k.keepalive, Digest: e.digest, StateDir: p.cfg.StateDir,
 		Keys: e.ring.keys, RequireCrypto: n.Flags&abi.NodeFlagRequireCrypto != 0,
@@ -50,6 +54,9 @@ func (p *Plane) newExport(n *abi.Node) (node, error) {
 		return nil, err
 	}
 	e.node.SetThreads(int(k.threads))
+	if readOnly := e.conf.Flags != flags; readOnly {
+		_ = e.node.Set(nil, nil, &readOnly) // only the way back can be refused
+	}
 	return e, nil
 }
 
@@ -156,6 +163,9 @@ func (e *exportNode) rule(r abi.Rule, add bool) error {
 
 func (e *exportNode) config() *abi.Node {
 	n := e.conf
+	if e.writable {
+		n.Mask = n.Flags & abi.NodeFlagReadOnly
+	}
 	n.Status = &abi.Status{Rules: e.node.Rules(), Keys: e.ring.shown()}
 	if e.started {
 		n.Flags |= abi.NodeFlagStarted
@@ -165,6 +175,7 @@ func (e *exportNode) config() *abi.Node {
 
 func (e *exportNode) get() *abi.Node {
 	n := e.config()
+	n.Mask = 0
 	fillKnobs(n)
 	n.Size = e.node.Size()
 	n.Status = e.node.Status()

@@ -353,6 +353,46 @@ func TestSocketPathsAreClaimed(t *testing.T) {
 	ok(t, p.AddRemote(&b))
 }
 
+// TestReadOnlyCanBeTakenBack: what set has made read-only can be made writable
+// again, by a later daemon, too; what was added so can not.
+func TestReadOnlyCanBeTakenBack(t *testing.T) {
+	w := newWorld(t)
+	turn := func(p *Plane, on abi.NodeFlag) error {
+		return p.Set(&abi.Node{Name: "vol0", Mask: abi.NodeFlagReadOnly, Flags: on})
+	}
+	p := w.plane()
+	ok(t, p.AddExport(&abi.Node{Name: "vol0", Device: w.file("vol0.img", 1<<20), Addrs: []abi.Addr{freeAddr(t)}}))
+	ok(t, turn(p, abi.NodeFlagReadOnly))
+	for range 2 { // each daemon remembers it anew
+		p.Close()
+		p = w.plane()
+		p.Restore()
+		n, err := p.Get("vol0")
+		ok(t, err)
+		if n.Flags&abi.NodeFlagReadOnly == 0 || n.Status.Perm != abi.PermRead || n.Mask != 0 {
+			t.Fatalf("after a restart: %+v, %v", n, n.Status.Perm)
+		}
+	}
+	ok(t, turn(p, 0))
+	p.Close()
+	p = w.plane()
+	p.Restore()
+	defer func() { p.Close() }()
+	if n, err := p.Get("vol0"); err != nil || n.Status.Perm != abi.PermRW {
+		t.Fatalf("%+v, %v", n, err)
+	}
+	// One that was added read-only was never opened for writing.
+	ok(t, p.Del("vol0", false))
+	ok(t, p.AddExport(&abi.Node{Name: "vol0", Device: w.path("vol0.img"), Addrs: []abi.Addr{freeAddr(t)}, Flags: abi.NodeFlagReadOnly}))
+	ok(t, turn(p, abi.NodeFlagReadOnly))
+	p.Close()
+	p = w.plane()
+	p.Restore()
+	if err := turn(p, 0); !errors.Is(err, unix.EROFS) {
+		t.Fatal(err)
+	}
+}
+
 func TestSetIsRememberedAndShown(t *testing.T) {
 	w := newWorld(t)
 	p := w.plane()
