@@ -66,6 +66,9 @@ func TestRefusalsBlameTheirAttribute(t *testing.T) {
 		{"missing device", exp(func(n *abi.Node) { n.Device = w.path("no") }), unix.ENOENT, abi.AttrNodeDevice, 0},
 		{"locked device", exp(func(n *abi.Node) { n.Device = w.path("g") }), unix.EBUSY, abi.AttrNodeDevice, 0},
 		{"larger than the device", exp(func(n *abi.Node) { n.Size = 2 << 20 }), unix.ERANGE, abi.AttrNodeSize, 0},
+		{"a peer that is everybody", add(func(n *abi.Node) {
+			n.Addrs = append(n.Addrs, abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("[::]:99")))
+		}), unix.EADDRNOTAVAIL, abi.AttrNodeAddress, 1},
 		{"address of nobody", exp(func(n *abi.Node) {
 			n.Addrs = append(n.Addrs, abi.NetAddr(unix.IPPROTO_TCP, netip.MustParseAddrPort("192.0.2.1:99")))
 		}), unix.EADDRNOTAVAIL, abi.AttrNodeAddress, 1},

@@ -93,8 +93,18 @@ func (r *remoteNode) check() error {
 	case c.Attach != abi.AttachNbd && c.Flags&abi.NodeFlagNoPartscan != 0:
 		return wrong(abi.AttrNodeFlags, "partscan goes with the kernel device (attach nbd) only: leave it out")
 	}
-	if err := checkNode(c); err != nil || c.Attach != abi.AttachSocket {
+	if err := checkNode(c); err != nil {
 		return err
+	}
+	for i, a := range c.Addrs {
+		ap, inet := a.AddrPort()
+		cid, _, vsock := a.Vsock()
+		if inet && ap.Addr().IsUnspecified() || vsock && cid == unix.VMADDR_CID_ANY {
+			return abi.BlameNth(abi.AttrNodeAddress, i, fmt.Errorf("%v is where an export listens, not where it is: name the peer's own address: %w", a, unix.EADDRNOTAVAIL))
+		}
+	}
+	if c.Attach != abi.AttachSocket {
+		return nil
 	}
 	return r.checkSocket()
 }
