@@ -22,9 +22,9 @@ func startObject() *object {
 func delObject() *object {
 	return &object{name: "del", doc: "remove a node", verbs: []*verb{
 		{also: []string{"delete"}, doc: "Remove a node.", run: runDel,
-			more: "A node in use is refused, naming who uses it: an export with a read-write client, a remote that is mounted, held or open.",
+			more: "A node in use is refused, naming who uses it: an export with a read-write client, a remote that is mounted, held or open. What a remote has acknowledged and the peer may not have on its disk is flushed first; if that cannot be, it is refused, too.",
 			args: []*arg{argName,
-				{word: "force", attr: abi.AttrNodeDelFlags, doc: "although it is in use; requests under way fail", put: putForce}},
+				{word: "force", attr: abi.AttrNodeDelFlags, doc: "although it is in use or something would be lost; requests under way fail", put: putForce}},
 			example: []string{"del vol0", "del disk0 force"}},
 	}}
 }
