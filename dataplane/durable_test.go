@@ -56,7 +56,7 @@ func TestDelKeepsWhatIsNotDurable(t *testing.T) {
 	ok(t, p.Start("vol0"))
 	w.await(p, "disk0", abi.StateEstablished)
 	ok(t, p.Del("disk0", false)) // which flushes
-	ok(t, p.Del("vol0", true)) // its client may be on its way out
+	ok(t, p.Del("vol0", true))   // its client may be on its way out
 	w.pair(p)
 	w.written(p)
 	ok(t, p.Del("vol0", true))

@@ -26,3 +26,20 @@ func TestFrontOfAnEndingNodeServesNobody(t *testing.T) {
 	}
 	p.places["disk0"].node = nil
 }
+
+// TestEndOfWhatDoesNotComeUp: a node that ends while its front can not be made has
+// not failed by that.
+func TestEndOfWhatDoesNotComeUp(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	defer p.Close()
+	ok(t, p.AddRemote(&abi.Node{Name: "disk0", Addrs: []abi.Addr{freeAddr(t)}, Attach: abi.AttachSocket, Socket: w.path("disk0.sock")}))
+	r := p.places["disk0"].node.(*remoteNode)
+	r.conf.Socket = w.path("no/such/directory")
+	ok(t, r.start())
+	if err := r.up(remote.Info{}); err == nil {
+		t.Error("a front came up in no directory")
+	}
+	r.ending.Store(true)
+	ok(t, r.up(remote.Info{}))
+}

@@ -194,6 +194,9 @@ func (r *remoteNode) export() string {
 // up (resize).
 func (r *remoteNode) up(remote.Info) error {
 	f, err := r.newFront(r.link)
+	if err != nil && r.ending.Load() {
+		return nil // it was ended in the midst of it: no failure
+	}
 	if err != nil || f == nil {
 		return err
 	}
