@@ -269,8 +269,9 @@ func (r *remoteNode) end(leave func(*remote.Node)) {
 		close(r.quit)
 		if f := r.front.Load(); f != nil {
 			r.sizing.Lock() // who comes later sees the end
+			err := (*f).Calm()
 			r.sizing.Unlock()
-			if err := (*f).Calm(); err != nil {
+			if err != nil {
 				r.plane.cfg.Log.Error().Err(err).Str("node", r.conf.Name).Msg("the daemon ends while the kernel waits")
 			}
 			(*f).Hangup()

@@ -14,7 +14,6 @@ import (
 
 // stubborn is a front that users see with a size, as the kernel's device.
 type stubborn struct {
-	front
 	mu    sync.Mutex
 	size  uint64
 	err   error // of resize
