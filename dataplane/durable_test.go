@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,19 @@ func TestDelKeepsWhatIsNotDurable(t *testing.T) {
 	ok(t, p.Del("disk0", true))
 }
 
+// offered waits until somebody listens at the socket.
+func (w *world) offered(name string) {
+	w.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if c, err := net.Dial("unix", w.path(name)); err == nil {
+			c.Close()
+			return
+		} else if time.Now().After(end) {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 // TestDelOfAFailedNode: what a node that has failed can not save holds nobody up,
 // and it has failed for the next daemon, too.
 func TestDelOfAFailedNode(t *testing.T) {
@@ -78,6 +92,7 @@ func TestDelOfAFailedNode(t *testing.T) {
 	defer p.Close()
 	p.Restore()
 	w.await(p, "disk0", abi.StateFailed)
+	w.offered("disk0.sock")
 	c := dialNBD(t, w.path("disk0.sock"))
 	if _, err := c.read(0, 512); !errors.Is(err, unix.EIO) {
 		t.Errorf("a read of what has failed: %v", err)
