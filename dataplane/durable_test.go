@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -103,4 +104,26 @@ func TestDelOfAFailedNode(t *testing.T) {
 			t.Fatal("the client does not leave")
 		}
 	}
+}
+
+// TestDelOfALostNode: a node that could not be restored still has its log, and
+// what is in it is kept until somebody says force.
+func TestDelOfALostNode(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	w.pair(p)
+	w.written(p)
+	p.Close()
+	ok(t, os.Chmod(w.dir, 0o777)) // no place for a socket
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	ok(t, os.Chmod(w.dir, 0o700))
+	w.await(p, "disk0", abi.StateFailed)
+	if err := p.Del("disk0", false); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "start it") {
+		t.Fatalf("del of a lost node with a log: %v", err)
+	}
+	ok(t, p.Start("disk0"))
+	w.await(p, "disk0", abi.StateEstablished)
+	ok(t, p.Del("disk0", false))
 }

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dst/abi"
+	"dst/dataplane/remote"
 )
 
 // lostNode is a remembered node that could not be made again when the daemon
@@ -36,6 +39,10 @@ func (l *lostNode) device() *leftover {
 }
 
 func (l *lostNode) remove(force bool) error {
+	if !force && remote.Dirty(l.plane.run.readPage(l.conf.Name)) {
+		return abi.Blame(abi.AttrNodeName, fmt.Errorf("node %q has acknowledged changes that may not be durable at the peer: mend why it could not be restored and start it, or say force, which loses them: %w",
+			l.conf.Name, unix.EBUSY))
+	}
 	return abi.Blame(abi.AttrNodeName, l.device().release(force))
 }
 

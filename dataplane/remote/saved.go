@@ -131,3 +131,10 @@ func Attachment(page []byte) (id abi.ID, ok bool) {
 	s, _, err := load(page)
 	return s.ClientID, err == nil && s.ClientID != abi.ID{}
 }
+
+// Dirty tells whether page remembers acknowledged changes that no flush covers, of
+// a node that has not failed.
+func Dirty(page []byte) bool {
+	s, dirty, err := load(page)
+	return err == nil && dirty != 0 && s.Failed == ""
+}
