@@ -123,7 +123,7 @@ func TestOverSecureChannels(t *testing.T) {
 				TestGhostIsMadeDurableBeforeItIsRead, TestLogLostInAReplay, TestCloseAnswersWhatWaits, TestWindow,
 				TestReadOnlyGrantOutlivesAnotherWriter, TestSlowStoreIsNoFailure, TestErrorAnswers, TestFloodOfPings,
 				TestPeerThatReadsNothing, TestRequestTimeoutCountsFromTheLink, TestManyBreaksLeaveNothing, TestCloseWhileThePeerIsDeaf,
-				TestFullLogAfterABreak, TestSizeIsToldWhenTheLinkIsUp, TestMemoryIsWaitedForBeforeTheLogHasIt, TestModel,
+				TestFullLogAfterABreak, TestMemoryIsWaitedForBeforeTheLogHasIt, TestModel,
 				TestPeersAreTriedInTurn, TestGrownExportGrowsTheDevice, TestKnownShapeIsUpBeforeThePeer, TestSetSize, TestFail,
 				TestWaits, TestWaitsForReplay, TestSteal, TestNoAllocationPerRequest,
 			} {

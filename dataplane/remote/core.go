@@ -40,7 +40,6 @@ type Core struct {
 	welcome abi.Welcome // of the present link
 	info    *Info       // from the first WELCOME; of it only the size may change then, see grow and SetSize
 	offered uint64      // size in the last WELCOME, 0 before one
-	grown   bool        // that WELCOME made the device larger, or is the first since its users know a size
 
 	state   abi.State
 	since   time.Time
@@ -297,7 +296,6 @@ func (c *Core) adopt(w *abi.Welcome) {
 		i := s.Shape
 		c.info = &i
 	}
-	restored := s.Known && c.offered == 0
 	c.offered = w.Size
 	if c.writes(w) {
 		s.Tenure = w.Tenure
@@ -309,7 +307,6 @@ func (c *Core) adopt(w *abi.Welcome) {
 	}
 	s.Known, s.StoreID, s.Verifier = true, w.StoreID, w.Verifier
 	size := fit(w.Size, c.limit, c.info.BlockMin)
-	c.grown = restored || size > c.info.Size
 	c.reshape(max(size, c.info.Size))
 }
 

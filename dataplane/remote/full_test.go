@@ -5,8 +5,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dst/abi"
 	"dst/dataplane/trans"
 )
@@ -32,39 +30,6 @@ func TestFullLogAfterABreak(t *testing.T) {
 		began := time.Now()
 		if errno, _ := b.wait(); errno != 0 || time.Since(began) > 5*time.Second {
 			t.Fatalf("%v after %v", errno, time.Since(began))
-		}
-	})
-}
-
-// TestSizeIsToldWhenTheLinkIsUp: a daemon that takes a device over tells its
-// front the size again when requests can be answered, not before: the kernel
-// waits for them.
-func TestSizeIsToldWhenTheLinkIsUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPeer()
-		b := start(t, p, nil)
-		b.state(t, abi.StateEstablished)
-		b.node.Close()
-		told := func(b *bench) (ups, grown int) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return len(b.ups), len(b.grown)
-		}
-		if ups, grown := told(b); ups != 1 || grown != 0 {
-			t.Fatalf("up %d times, told %d times", ups, grown)
-		}
-		p.set(func(p *peer) { p.dialErr = unix.ECONNREFUSED })
-		again := restart(t, p, b.page, nil)
-		time.Sleep(time.Second)
-		if ups, grown := told(again); ups != 1 || grown != 0 {
-			t.Fatalf("up %d times, told %d times while the link is down", ups, grown)
-		}
-		p.set(func(p *peer) { p.dialErr = nil })
-		time.Sleep(2 * time.Second)
-		p.cut()
-		time.Sleep(2 * time.Second)
-		if _, grown := told(again); grown != 1 {
-			t.Fatalf("told %d times", grown)
 		}
 	})
 }

@@ -137,7 +137,7 @@ func onEnd(ctx context.Context, f func()) (cancel func()) {
 func (n *Node) attach(l *link, w *abi.Welcome) error {
 	n.mu.Lock()
 	fatal, err := n.core.Welcome(w)
-	info, grown := n.core.info, n.core.grown
+	info := n.core.info
 	n.mu.Unlock()
 	switch {
 	case fatal:
@@ -151,9 +151,6 @@ func (n *Node) attach(l *link, w *abi.Welcome) error {
 	}
 	n.step(func(c *Core, now time.Time) { n.out, n.digest = l.out, l.digest; c.Recover(now) })
 	l.out.Flush()
-	if grown && n.env.Grown != nil {
-		n.env.Grown()
-	}
 	return nil
 }
 

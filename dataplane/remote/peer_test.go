@@ -319,9 +319,8 @@ type bench struct {
 	page   []byte
 	events events
 
-	mu    sync.Mutex
-	ups   []Info // the shapes that Up was called with
-	grown []Info // the shapes at each call of Grown
+	mu  sync.Mutex
+	ups []Info // the shapes that Up was called with
 }
 
 func (b *bench) up(i Info) error {
@@ -329,13 +328,6 @@ func (b *bench) up(i Info) error {
 	defer b.mu.Unlock()
 	b.ups = append(b.ups, i)
 	return nil
-}
-
-func (b *bench) grow() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	i, _ := b.node.Info()
-	b.grown = append(b.grown, i)
 }
 
 // start makes and starts a node; change may alter its configuration. The node
@@ -392,7 +384,7 @@ func assemble(t testing.TB, p *peer, page []byte, change func(*Config)) *bench {
 		change(&c)
 	}
 	c.Memory = openMemory(t, &c)
-	n, err := New(c, Env{Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed, Up: b.up, Grown: b.grow})
+	n, err := New(c, Env{Log: zerolog.Nop(), Notify: b.events.add, Dial: p.routed, Up: b.up})
 	if err != nil {
 		t.Fatal(err)
 	}

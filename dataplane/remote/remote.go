@@ -69,11 +69,6 @@ type Env struct {
 	// known: from an earlier daemon, or from the first WELCOME. An error fails
 	// the node with that reason, as long as this daemon lives.
 	Up func(Info) error
-	// Grown is called by the link's goroutine, with the link up, whenever a WELCOME
-	// has made the device larger: Info tells the new size. And after the first one
-	// of a daemon that took the device over, whose front may have missed that. It
-	// must not wait for I/O. nil is allowed.
-	Grown func()
 	// Dial connects to an address; conn.Dial in the daemon.
 	Dial func(ctx context.Context, a abi.Addr) (conn.Stream, error)
 }
