@@ -45,7 +45,8 @@ type node interface {
 // behind it; slow work on one node never holds up another.
 type place struct {
 	sync.Mutex
-	node node // nil: being added, or removed
+	node    node  // nil: being added, or removed
+	unsaved error // why the next daemon would not know what was changed
 }
 
 // Plane is all nodes of a daemon, by name: the one door for the control plane.
@@ -252,8 +253,8 @@ func (p *Plane) change(name string, kind abi.EventKind, f func(at *place) error)
 		if kind == abi.EventKindStart {
 			defer at.node.launch()
 		}
-		if err := p.run.save(at.node.config()); err != nil {
-			return fmt.Errorf("it is done, but the next daemon will not know of it: %w", err)
+		if err := p.remember(name, at); err != nil {
+			return err
 		}
 		n := at.node.get()
 		p.cfg.Notify(abi.Event{Kind: kind, Name: name, State: n.Status.State, Reason: n.Status.Reason})
@@ -310,6 +311,7 @@ func (p *Plane) Names() []string {
 func (p *Plane) Get(name string) (n *abi.Node, err error) {
 	err = p.hold(name, func(at *place) error {
 		n = at.node.get()
+		n.Status.Warnings = at.warn(n.Status.Warnings)
 		return nil
 	})
 	return n, err
