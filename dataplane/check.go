@@ -38,6 +38,19 @@ func checkNode(n *abi.Node) error {
 	return checkKnobs(&n.Knobs)
 }
 
+// checkPeers refuses addresses that nobody has, in a new node: one that is
+// remembered may have them, and this host answers there.
+func checkPeers(addrs []abi.Addr) error {
+	for i, a := range addrs {
+		ap, inet := a.AddrPort()
+		cid, _, vsock := a.Vsock()
+		if inet && ap.Addr().IsUnspecified() || vsock && cid == unix.VMADDR_CID_ANY {
+			return abi.BlameNth(abi.AttrNodeAddress, i, fmt.Errorf("%v is where an export listens, not where it is: name the peer's own address: %w", a, unix.EADDRNOTAVAIL))
+		}
+	}
+	return nil
+}
+
 // checkKnobs refuses values outside of the ABI's limits: the generic-netlink
 // door has checked them already, other doors and saved files have not.
 func checkKnobs(k *abi.Knobs) error {

@@ -15,16 +15,16 @@ const flushTime = 5 * time.Second
 
 // durable flushes what was acknowledged and what, should the peer lose it, only
 // this host has: a removal drops that. EBUSY if the peer does not do it in
-// flushTime. A node that has failed has told so, and can not save it any more.
+// flushTime.
 func (r *remoteNode) durable() error {
 	if r.link == nil {
 		return nil
 	}
 	s := r.link.Status()
-	if s.Unflushed == 0 || s.State == abi.StateFailed {
+	if s.Unflushed == 0 { // of a node that has failed for good, too: its log is given up
 		return nil
 	}
-	if s.State == abi.StateEstablished && r.flush() == nil {
+	if s.State == abi.StateEstablished && r.flush() == nil && r.link.Status().Unflushed == 0 {
 		return nil
 	}
 	return fmt.Errorf("node %q: %d changes (%d bytes) are not durable at the peer: wait for the link, or say force, which loses them: %w",

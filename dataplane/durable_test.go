@@ -127,3 +127,28 @@ func TestDelOfALostNode(t *testing.T) {
 	w.await(p, "disk0", abi.StateEstablished)
 	ok(t, p.Del("disk0", false))
 }
+
+// TestDelOfWhatFailedHere: a node whose device could not be made by this daemon has
+// its log for the next one, and del keeps it.
+func TestDelOfWhatFailedHere(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	w.pair(p)
+	w.written(p)
+	p.Close()
+	l, err := net.Listen("unix", w.path("disk0.sock"))
+	ok(t, err)
+	p = w.plane()
+	p.Restore()
+	w.await(p, "disk0", abi.StateFailed)
+	if err := p.Del("disk0", false); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("del of a node that failed on this host only: %v", err)
+	}
+	p.Close()
+	l.Close()
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	w.await(p, "disk0", abi.StateEstablished)
+	ok(t, p.Del("disk0", false))
+}

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"dst/abi"
 )
@@ -22,14 +23,17 @@ func TestStartIsToldFirst(t *testing.T) {
 		w.notify(e)
 	}
 	w.pair(p)
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	var told []abi.State
 	var kinds []abi.EventKind
-	for _, e := range w.events {
-		if e.Name == "disk0" {
-			told, kinds = append(told, e.State), append(kinds, e.Kind)
+	for end := time.Now().Add(20 * time.Second); len(told) < 3 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		told, kinds = nil, nil
+		w.mu.Lock()
+		for _, e := range w.events {
+			if e.Name == "disk0" {
+				told, kinds = append(told, e.State), append(kinds, e.Kind)
+			}
 		}
+		w.mu.Unlock()
 	}
 	if want := []abi.State{abi.StateConfigured, abi.StateConnecting, abi.StateEstablished}; !slices.Equal(told[:min(3, len(told))], want) ||
 		!slices.Equal(kinds[:2], []abi.EventKind{abi.EventKindAdd, abi.EventKindStart}) {

@@ -48,6 +48,7 @@ func (p *Plane) newExport(n *abi.Node) (node, error) {
 		MaxPages: k.maxPages, Depth: k.depth, Workers: k.workers, Arena: k.arena,
 		Keepalive: k.keepalive, Digest: e.digest, StateDir: p.cfg.StateDir,
 		Keys: e.ring.keys, RequireCrypto: n.Flags&abi.NodeFlagRequireCrypto != 0,
+		Remembered: n.Flags&abi.NodeFlagStarted != 0,
 	}, export.Env{Budget: p.budget, Ports: p.ports, Log: p.cfg.Log, Notify: p.cfg.Notify})
 	if err != nil {
 		e.ring.wipe()

@@ -53,6 +53,7 @@ func (l *lostNode) config() *abi.Node {
 
 func (l *lostNode) get() *abi.Node {
 	n := l.config()
+	n.Mask = 0
 	fillKnobs(n)
 	age := uint64(time.Since(l.since).Milliseconds())
 	n.Status = &abi.Status{State: abi.StateFailed, StateAge: age, Rules: l.conf.Status.Rules, Keys: l.conf.Status.Keys,

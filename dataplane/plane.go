@@ -93,7 +93,12 @@ func New(c Config) (*Plane, error) {
 }
 
 // AddRemote adds a remote node; nobody is contacted.
-func (p *Plane) AddRemote(n *abi.Node) error { return p.add(n, abi.KindRemote) }
+func (p *Plane) AddRemote(n *abi.Node) error {
+	if err := checkPeers(n.Addrs); err != nil {
+		return err
+	}
+	return p.add(n, abi.KindRemote)
+}
 
 // AddExport adds an export: its store is open and its addresses are bound when
 // it returns, and nobody is served.

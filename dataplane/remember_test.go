@@ -1,11 +1,14 @@
 package dataplane
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dst/abi"
 )
@@ -49,4 +52,46 @@ func TestChangeIsRememberedLater(t *testing.T) {
 	if len(n.Status.Rules) != 1 || n.Status.Rules[0].Kind != abi.RuleKindAny {
 		t.Errorf("after a restart %v", n.Status.Rules)
 	}
+}
+
+// TestDenyingExportIsRemembered: an export whose last rule denies everybody is
+// served by the next daemon, to nobody, and takes a rule again.
+func TestDenyingExportIsRemembered(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	ok(t, p.AddExport(&abi.Node{Name: "vol0", Device: w.file("vol0.img", 1<<20), Addrs: []abi.Addr{freeAddr(t)}}))
+	deny := loopback
+	deny.Perm = 0
+	ok(t, p.AddRule("vol0", deny))
+	if err := p.Start("vol0"); err == nil {
+		t.Fatal("an export for nobody was started")
+	}
+	ok(t, p.AddRule("vol0", loopback))
+	ok(t, p.Start("vol0"))
+	ok(t, p.AddRule("vol0", deny))
+	p.Close()
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	n, err := p.Get("vol0")
+	ok(t, err)
+	if n.Status.State != abi.StateServing || !strings.Contains(strings.Join(n.Status.Warnings, " "), "allows anybody") {
+		t.Fatalf("%v %s, %q", n.Status.State, n.Status.Reason, n.Status.Warnings)
+	}
+	ok(t, p.AddRule("vol0", loopback))
+}
+
+// TestOldPeerIsRemembered: a peer that is refused today, and was not once, is kept.
+func TestOldPeerIsRemembered(t *testing.T) {
+	w := newWorld(t)
+	p := w.plane()
+	at, _ := w.pair(p).AddrPort()
+	c := p.places["disk0"].node.config()
+	c.Addrs = []abi.Addr{abi.NetAddr(unix.IPPROTO_TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()))}
+	ok(t, p.run.save(c))
+	p.Close()
+	p = w.plane()
+	defer p.Close()
+	p.Restore()
+	w.await(p, "disk0", abi.StateEstablished)
 }

@@ -93,18 +93,8 @@ func (r *remoteNode) check() error {
 	case c.Attach != abi.AttachNbd && c.Flags&abi.NodeFlagNoPartscan != 0:
 		return wrong(abi.AttrNodeFlags, "partscan goes with the kernel device (attach nbd) only: leave it out")
 	}
-	if err := checkNode(c); err != nil {
+	if err := checkNode(c); err != nil || c.Attach != abi.AttachSocket {
 		return err
-	}
-	for i, a := range c.Addrs {
-		ap, inet := a.AddrPort()
-		cid, _, vsock := a.Vsock()
-		if inet && ap.Addr().IsUnspecified() || vsock && cid == unix.VMADDR_CID_ANY {
-			return abi.BlameNth(abi.AttrNodeAddress, i, fmt.Errorf("%v is where an export listens, not where it is: name the peer's own address: %w", a, unix.EADDRNOTAVAIL))
-		}
-	}
-	if c.Attach != abi.AttachSocket {
-		return nil
 	}
 	return r.checkSocket()
 }
@@ -246,10 +236,17 @@ func (r *remoteNode) release(force bool) error {
 			return err
 		}
 	}
-	if f == nil {
-		return r.plane.leftover(&r.conf, r.page).release(force)
+	if f != nil {
+		if s, ok := (*f).(socketFront); ok { // somebody may have come meanwhile
+			return s.release(force)
+		}
+		return nil
 	}
-	return nil
+	err := r.plane.leftover(&r.conf, r.page).release(force)
+	if f = r.front.Load(); err != nil && f != nil { // the device came up meanwhile
+		return (*f).release(force)
+	}
+	return err
 }
 
 // stop ends service for this daemon. Clients of a socket see their connection

@@ -54,7 +54,6 @@ func TestStopKeepsThePlace(t *testing.T) {
 	defer b.Close()
 	ok(t, b.AddRemote(&abi.Node{Name: "disk0", Export: "vol0", Addrs: []abi.Addr{at}, Attach: abi.AttachNone, Flags: abi.NodeFlagStarted}))
 	other.refused(b, "disk0", "writes there")
-	a.Close()
 	tries := func() uint64 {
 		n, err := b.Get("disk0")
 		ok(t, err)
@@ -63,7 +62,9 @@ func TestStopKeepsThePlace(t *testing.T) {
 		}
 		return n.Status.Epoch
 	}
-	for had := tries(); tries() == had; time.Sleep(time.Millisecond) { // it asks while nobody is there
+	had := tries()
+	a.Close()
+	for ; tries() == had; time.Sleep(time.Millisecond) { // it asks while nobody is there
 	}
 	a = mine.plane()
 	defer a.Close()

@@ -38,6 +38,7 @@ type Config struct {
 	StateDir  string        // where ids of stores are kept that cannot keep their own
 
 	Keys          []*crypt.Key // that clients may prove; none: it is served in clear
+	Remembered    bool         // an earlier daemon served it: it may be started though its rules deny everybody
 	RequireCrypto bool         // nobody is served without a key; NodeFlagRequireCrypto says the same
 }
 

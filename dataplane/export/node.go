@@ -129,7 +129,7 @@ func (n *Node) serve() error {
 		return unix.ESHUTDOWN
 	case n.state == abi.StateServing:
 		return nil
-	case !n.rules.allowAnybody():
+	case !n.rules.allowAnybody() && !n.cfg.Remembered:
 		return fmt.Errorf("export %s has no security rule that allows anybody anything: add one first: %w", n.cfg.Name, unix.EINVAL)
 	case n.cfg.RequireCrypto && len(n.keys) == 0:
 		return fmt.Errorf("export %s requires crypto and has no key: give it one with `dstctl crypto set %s`: %w", n.cfg.Name, n.cfg.Name, unix.EACCES)

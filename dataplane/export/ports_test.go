@@ -37,7 +37,7 @@ func TestBindingKeepsNobodyWaiting(t *testing.T) {
 			bound <- err
 		}()
 	}
-	for i := range byte(5) { // with the same patience as theirs they would fail together
+	for i := range byte(2) { // with the same patience as theirs they would fail together
 		c := w.client(helloOf(i+1, 1, abi.PermRead))
 		c.st.Close()
 	}

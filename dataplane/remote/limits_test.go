@@ -3,6 +3,7 @@ package remote
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -169,5 +170,45 @@ func TestRequestTimeoutOfTheYounger(t *testing.T) {
 		for range 2 {
 			b.wait()
 		}
+	})
+}
+
+// TestFailAfterForgetsWhoIsGone: whoever waited for memory when the link came back,
+// and left, is no reason to fail the device at the next blink.
+func TestFailAfterForgetsWhoIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer()
+		release := make(chan struct{})
+		p.on = func(p *peer, l *line, h *abi.Header, _ []byte) bool {
+			if h.Cmd != abi.MsgFlush {
+				return true
+			}
+			flush := *h
+			p.serving.Go(func() { <-release; _ = p.answer(l, &flush, nil) })
+			return false
+		}
+		b := start(t, p, func(c *Config) { c.FailAfter = 30 * time.Second })
+		b.state(t, abi.StateEstablished)
+		for range 4 {
+			b.do(trans.Write, 0, pattern('w', 1<<20))
+		}
+		stop, left := make(chan struct{}), make(chan bool)
+		go func() {
+			_, ok := b.node.Reserve().Get(trans.Write, 1<<20, stop)
+			left <- ok
+		}()
+		synctest.Wait()
+		p.cut()
+		time.Sleep(5 * time.Second)
+		b.state(t, abi.StateEstablished)
+		close(stop)
+		if <-left {
+			t.Fatal("there was memory")
+		}
+		close(release)
+		time.Sleep(time.Hour)
+		p.cut()
+		time.Sleep(5 * time.Second)
+		b.state(t, abi.StateEstablished)
 	})
 }

@@ -124,8 +124,12 @@ func (o owner) Flush()                  {}
 // an earlier daemon; its own limit is io_timeout, 5 s.
 const ghostTime = 30 * time.Second
 
-// Tick flushes what has waited for age, and for ghosts that nobody lays.
+// Tick flushes what has waited for age, and for ghosts that nobody lays, and ends
+// the wait of those who are gone.
 func (c *Core) Tick(now time.Time, age time.Duration) {
+	if c.gate == gateOpen && !c.reserve.Starving() && c.oldest() == nil {
+		c.down = time.Time{} // who has waited is gone
+	}
 	if age > 0 && c.log.Len() > 0 && now.Sub(c.undurable) >= age {
 		c.flushOwn(now)
 	}
