@@ -48,12 +48,16 @@ func TestKernelStopWithResize(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if err := errors.Join(<-resized, <-write); err != nil {
+	if err := <-resized; err != nil {
 		t.Error(err)
 	}
 	next, nc := newDisk(t)
 	nc.Link = c.Link
 	n := attach(t, d, nc)
+	// Where a resize waits for nothing, the daemon may have ended before the write.
+	if err := <-write; err != nil {
+		t.Error(err)
+	}
 	if n.Size() != 8<<20 {
 		t.Errorf("%d bytes, want what the last daemon asked for", n.Size())
 	}
